@@ -1,0 +1,57 @@
+//! One pick on one thread: choose, count, guard, uncount.
+//!
+//! `pick/STRATEGY/N` is `pick()` and the guard's drop, without a clock;
+//! `pick_latency/STRATEGY/N` is `pick()` and `finish(Success)` with latency
+//! recorded, which is two clock reads and one update of the average;
+//! `pick_busy/STRATEGY/N` is the first with one call in flight on every
+//! endpoint. `floor/*` are the machine's own costs in the same run.
+
+mod common;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use waypost::{Outcome, Pick};
+
+const SIZES: [usize; 5] = [3, 10, 100, 1_000, 10_000];
+
+fn pick(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pick");
+    for strategy in common::STRATEGIES {
+        for n in SIZES {
+            let (balancer, _updater) = common::balancer(strategy, n, false);
+            group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                b.iter(|| drop(balancer.pick()));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn pick_latency(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pick_latency");
+    for strategy in common::STRATEGIES {
+        for n in SIZES {
+            let (balancer, _updater) = common::balancer(strategy, n, true);
+            group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                b.iter(|| balancer.pick().map(|pick| pick.finish(Outcome::Success)));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn pick_busy(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pick_busy");
+    for strategy in ["p2c", "least_conn"] {
+        for n in SIZES {
+            let (balancer, _updater) = common::balancer(strategy, n, false);
+            let _held: Vec<Pick> = (0..n).filter_map(|_| balancer.pick().ok()).collect();
+            group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                b.iter(|| drop(balancer.pick()));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, common::floors, pick, pick_latency, pick_busy);
+criterion_main!(benches);

@@ -1,0 +1,235 @@
+//! The heart: follows a registry in the background and answers, many million
+//! times a second, which endpoint gets this call.
+//!
+//! Sets come in on one side, from a [`Discover`](crate::Discover) source; each
+//! becomes a state (set, eligible nodes, prepared strategy) that is published
+//! in one atomic swap. Picks go out on the other side: [`Balancer::pick`] is
+//! synchronous, takes no lock, allocates nothing, and returns a [`Pick`] guard
+//! that counts the call while it lives.
+//!
+//! # What threads share, and what it costs
+//!
+//! A pick reads one version number that changes only when the set does, and
+//! writes only to lines of its own thread: its place in the turn, its random
+//! source, its stripe of the endpoint's counters. So two threads on one
+//! balancer do not slow each other down, with two exceptions:
+//!
+//! - [`P2c`](crate::strategy::P2c) and
+//!   [`LeastConn`](crate::strategy::LeastConn) *read* the other threads'
+//!   stripes of the endpoints they compare, a line transfer for each that was
+//!   written since;
+//! - beyond eight threads that pick, the later ones share stripes, and count
+//!   with atomic additions.
+//!
+//! The first pick of a thread, and its first after each change of the set,
+//! fetches the state (some 20 ns; the very first allocates the thread's place).
+//! A pick that ends on another thread than it began on costs two locked
+//! instructions more.
+
+mod builder;
+mod core;
+mod driver;
+mod local;
+mod pick;
+mod state;
+mod updater;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::sync::watch;
+
+pub use builder::BalancerBuilder;
+pub use pick::Pick;
+pub use updater::Updater;
+
+use self::core::Core;
+use crate::endpoint::{EndpointSet, ServiceName};
+use crate::error::Error;
+use crate::event::{Discovery, Snapshot};
+use crate::strategy::Tried;
+use driver::Driver;
+
+/// Picks an endpoint of one service for each call.
+///
+/// Cloning is cheap, and clones share everything; when the last is dropped, the
+/// background driver ends.
+///
+/// ```
+/// use waypost::strategy::RoundRobin;
+/// use waypost::{Balancer, Endpoint, Fixed, Outcome};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), waypost::Error> {
+/// let users = Balancer::builder("users")
+///     .strategy(RoundRobin::new())
+///     .build(Fixed::addresses(["10.0.0.1:80", "10.0.0.2:80"])?)
+///     .await?;
+///
+/// let pick = users.pick()?;
+/// println!("calling {}", pick.address());
+/// pick.finish(Outcome::Success);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Balancer {
+    core: Arc<Core>,
+    _driver: Option<Arc<Driver>>,
+}
+
+impl Balancer {
+    /// Starts a balancer for the service of that name.
+    pub fn builder(service: impl Into<String>) -> BalancerBuilder {
+        BalancerBuilder::new(service.into())
+    }
+
+    /// The service whose endpoints it picks.
+    #[must_use]
+    pub fn service(&self) -> &ServiceName {
+        &self.core.service
+    }
+
+    /// Picks the endpoint for a call.
+    ///
+    /// Never blocks and, once the thread has picked from this balancer before,
+    /// never allocates; O(1) in the number of endpoints unless the strategy
+    /// says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// When there is no endpoint to pick; the error's predicates tell why: not
+    /// known yet, discovery failed, empty, or none eligible.
+    #[inline]
+    pub fn pick(&self) -> Result<Pick, Error> {
+        local::pick(&self.core, &PickOptions::new())
+    }
+
+    /// Picks with a hash key, or around the endpoints a call has tried.
+    ///
+    /// # Errors
+    ///
+    /// As [`Balancer::pick`], and [`Error::is_all_tried`].
+    #[inline]
+    pub fn pick_with(&self, options: &PickOptions<'_>) -> Result<Pick, Error> {
+        local::pick(&self.core, options)
+    }
+
+    /// Waits until an endpoint may be picked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_not_ready`] when that takes longer than `within`; the other
+    /// predicates tell what was missing.
+    pub async fn ready(&self, within: Duration) -> Result<(), Error> {
+        let mut snapshots = self.core.snapshots.subscribe();
+        let eligible = snapshots.wait_for(|snapshot| snapshot.eligible > 0);
+        match tokio::time::timeout(within, eligible).await {
+            // The sender is in the core, which `self` keeps.
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let service = self.core.service.shared();
+                let reason = self.core.published.load().refusal(service, true);
+                Err(Error::not_ready(service, within, reason))
+            }
+        }
+    }
+
+    /// The set that picks are made from now; empty while nothing is known.
+    #[must_use]
+    pub fn current(&self) -> EndpointSet {
+        self.core.snapshots.borrow().set.clone()
+    }
+
+    /// How much is known of the service, and how fresh it is.
+    #[must_use]
+    pub fn discovery(&self) -> Discovery {
+        self.core.snapshots.borrow().discovery.clone()
+    }
+
+    /// Follows the set and its freshness: a stream of what is known now and
+    /// after each change. A slow reader gets the latest, not every one between.
+    /// It ends when the balancer is gone.
+    pub fn subscribe(&self) -> impl Stream<Item = Snapshot> + Send + Unpin + use<> {
+        let snapshots = self.core.snapshots.subscribe();
+        Box::pin(futures::stream::unfold(
+            (snapshots, false),
+            |(mut snapshots, begun): (watch::Receiver<Snapshot>, bool)| async move {
+                if begun {
+                    snapshots.changed().await.ok()?;
+                }
+                let snapshot = snapshots.borrow_and_update().clone();
+                Some((snapshot, (snapshots, true)))
+            },
+        ))
+    }
+}
+
+impl fmt::Debug for Balancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let snapshot = self.core.snapshots.borrow();
+        f.debug_struct("Balancer")
+            .field("service", &self.core.service.as_str())
+            .field("endpoints", &snapshot.set.len())
+            .field("eligible", &snapshot.eligible)
+            .field("discovery", &snapshot.discovery)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a pick is asked for beyond "any".
+///
+/// ```
+/// use waypost::strategy::Tried;
+/// use waypost::{Balancer, Endpoint, EndpointSet, PickOptions};
+///
+/// # fn main() -> Result<(), waypost::Error> {
+/// let (users, mut updater) = Balancer::builder("users").manual()?;
+/// updater.apply(EndpointSet::new([Endpoint::at("10.0.0.1:80")?, Endpoint::at("10.0.0.2:80")?])?);
+///
+/// let mut tried = Tried::new();
+/// let first = users.pick()?;
+/// tried.insert(first.key());
+/// let second = users.pick_with(&PickOptions::new().tried(&tried))?;
+/// assert_ne!(first.id(), second.id());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct PickOptions<'a> {
+    tried: &'a Tried,
+    hash: Option<u64>,
+}
+
+static NOTHING_TRIED: Tried = Tried::new();
+
+impl<'a> PickOptions<'a> {
+    /// Any endpoint.
+    #[inline]
+    pub fn new() -> Self {
+        Self {
+            tried: &NOTHING_TRIED,
+            hash: None,
+        }
+    }
+
+    /// None of those that the call has tried.
+    pub fn tried(mut self, tried: &'a Tried) -> Self {
+        self.tried = tried;
+        self
+    }
+
+    /// With the hash of the call's key, for strategies that keep equal keys
+    /// together.
+    pub fn hash(mut self, hash: u64) -> Self {
+        self.hash = Some(hash);
+        self
+    }
+}
+
+impl Default for PickOptions<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

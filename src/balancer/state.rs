@@ -1,0 +1,198 @@
+//! Everything a pick reads, computed off the hot path and published in one
+//! swap.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::endpoint::{EndpointSet, Status};
+use crate::error::{Counts, Error};
+use crate::strategy::{BoxPicker, Strategy};
+use crate::sync::Versioned;
+use crate::time::Clock;
+use crate::view::{Node, View};
+
+/// One moment of a balancer: the set, its nodes, and a picker for each level.
+pub(super) struct State {
+    pub(super) version: u64,
+    /// The balancer's place in the threads' tables.
+    pub(super) place: u32,
+    pub(super) knowledge: Knowledge,
+    pub(super) set: EndpointSet,
+    /// The nodes of all endpoints: first those of the first level, then of the
+    /// next, and those that may not be picked at the end.
+    pub(super) nodes: Arc<[Arc<Node>]>,
+    /// Where in `nodes` each endpoint of `set` is; none when the two orders
+    /// are the same, as they are while every endpoint may be picked.
+    positions: Option<Box<[u32]>>,
+    pub(super) levels: Box<[Level]>,
+    pub(super) counts: Counts,
+    /// The clock that latency is taken with, where it is taken.
+    pub(super) stopwatch: Option<Clock>,
+}
+
+/// What is known of a service's endpoints.
+pub(super) enum Knowledge {
+    NotYet,
+    Failed(Error),
+    Known,
+}
+
+/// The endpoints of one priority, and the choice among them.
+pub(super) struct Level {
+    pub(super) view: View,
+    pub(super) picker: BoxPicker,
+}
+
+impl Versioned for State {
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("version", &self.version)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Before anything is known.
+    pub(super) fn unknown(place: u32, stopwatch: Option<Clock>) -> Self {
+        Self {
+            version: 1,
+            place,
+            knowledge: Knowledge::NotYet,
+            set: EndpointSet::empty(),
+            nodes: Arc::from([]),
+            positions: None,
+            levels: Box::from([]),
+            counts: Counts::default(),
+            stopwatch,
+        }
+    }
+
+    /// After a failure while nothing was known.
+    pub(super) fn failed(before: &Self, error: Error) -> Self {
+        Self {
+            version: before.version + 1,
+            knowledge: Knowledge::Failed(error),
+            ..Self::unknown(before.place, before.stopwatch.clone())
+        }
+    }
+
+    /// The state of `set`, whose nodes come in the set's order.
+    pub(super) fn known(
+        before: &Self,
+        set: EndpointSet,
+        nodes: Vec<Arc<Node>>,
+        strategy: &dyn Strategy,
+    ) -> Self {
+        let counts = count(&nodes);
+        let one_level = nodes
+            .windows(2)
+            .all(|pair| pair[0].endpoint().priority() == pair[1].endpoint().priority());
+        let (nodes, positions) = if counts.eligible == nodes.len() && one_level {
+            (nodes, None)
+        } else {
+            by_level(&nodes)
+        };
+        let nodes: Arc<[Arc<Node>]> = nodes.into();
+        let levels = levels(&nodes, counts.eligible, one_level)
+            .map(|view| Level {
+                picker: strategy.build(&view),
+                view,
+            })
+            .collect();
+        Self {
+            version: before.version + 1,
+            place: before.place,
+            knowledge: Knowledge::Known,
+            set,
+            nodes,
+            positions,
+            levels,
+            counts,
+            stopwatch: before.stopwatch.clone(),
+        }
+    }
+
+    /// The node of the endpoint at that position of the set.
+    pub(super) fn node_of(&self, position: usize) -> &Arc<Node> {
+        match &self.positions {
+            None => &self.nodes[position],
+            Some(positions) => &self.nodes[positions[position] as usize],
+        }
+    }
+
+    /// Why there is no pick.
+    pub(super) fn refusal(&self, service: &Arc<str>, nothing_tried: bool) -> Error {
+        match &self.knowledge {
+            Knowledge::NotYet => Error::not_known_yet(service),
+            Knowledge::Failed(error) => Error::discovery_failed(service, error.clone()),
+            Knowledge::Known if self.set.is_empty() => Error::empty(service),
+            Knowledge::Known if self.counts.eligible == 0 => {
+                Error::none_eligible(service, self.counts)
+            }
+            Knowledge::Known if nothing_tried => Error::declined(service, self.counts),
+            Knowledge::Known => Error::all_tried(service, self.counts),
+        }
+    }
+}
+
+fn count(nodes: &[Arc<Node>]) -> Counts {
+    let mut counts = Counts {
+        known: nodes.len(),
+        ..Counts::default()
+    };
+    for node in nodes {
+        let column = match node.endpoint().status() {
+            Status::Draining => &mut counts.draining,
+            Status::Down => &mut counts.down,
+            Status::Starting => &mut counts.starting,
+            Status::Up if node.weight() == 0 => &mut counts.weightless,
+            Status::Up => &mut counts.eligible,
+        };
+        *column += 1;
+    }
+    counts
+}
+
+/// Orders the nodes by level, those that may not be picked last, and tells
+/// where each one went.
+fn by_level(nodes: &[Arc<Node>]) -> (Vec<Arc<Node>>, Option<Box<[u32]>>) {
+    let mut order: Vec<u32> = (0..nodes.len() as u32).collect();
+    order.sort_by_key(|&i| {
+        let endpoint = nodes[i as usize].endpoint();
+        (Reverse(endpoint.takes_calls()), endpoint.priority())
+    });
+    let mut positions = vec![0; nodes.len()];
+    for (to, &from) in (0..).zip(&order) {
+        positions[from as usize] = to;
+    }
+    let ordered = order
+        .iter()
+        .map(|&from| Arc::clone(&nodes[from as usize]))
+        .collect();
+    (ordered, Some(positions.into()))
+}
+
+/// A view of each level among the first `eligible` nodes.
+fn levels(nodes: &Arc<[Arc<Node>]>, eligible: usize, one_level: bool) -> impl Iterator<Item = View> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = nodes[..eligible].get(start)?;
+        let len = if one_level {
+            eligible - start
+        } else {
+            let priority = first.endpoint().priority();
+            nodes[start..eligible].partition_point(|node| node.endpoint().priority() == priority)
+        };
+        let range = start..start + len;
+        start = range.end;
+        Some(View::new(Arc::clone(nodes), range))
+    })
+}

@@ -1,0 +1,197 @@
+//! From sets to states: what turns a registry's answers into what picks read.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::core::Core;
+use super::state::{Knowledge, State};
+use crate::endpoint::{Endpoint, EndpointId, EndpointSet};
+use crate::error::Error;
+use crate::event::{Discovery, Snapshot};
+use crate::stats::EndpointStats;
+use crate::strategy::Strategy;
+use crate::time::{Clock, Timestamp};
+use crate::view::{Node, NodeKey};
+
+/// Feeds a balancer by hand: the half that a background driver owns otherwise.
+///
+/// [`BalancerBuilder::manual`](crate::BalancerBuilder::manual) gives one to
+/// those who have a discovery loop of their own, or no runtime at all, such as
+/// a simulation. There is one updater for a balancer. When it is dropped the
+/// balancer goes on serving the last set.
+pub struct Updater {
+    core: Arc<Core>,
+    state: Arc<State>,
+    strategy: Arc<dyn Strategy>,
+    clock: Clock,
+    discovery: Discovery,
+    absent: HashMap<EndpointId, Absent>,
+    absent_swept: Timestamp,
+    retired: Vec<Arc<State>>,
+}
+
+/// An endpoint that left, and may come back.
+#[derive(Debug)]
+struct Absent {
+    stats: EndpointStats,
+    key: NodeKey,
+    since: Timestamp,
+}
+
+/// How long an endpoint that left is remembered: longer than a registry's flap
+/// or a restart, after which its old figures mislead.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// How often the absent are looked through: rarely enough that ten thousand of
+/// them cost nothing in a storm of updates.
+const SWEEP: Duration = Duration::from_secs(1);
+
+static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+
+impl Updater {
+    pub(super) fn new(
+        core: Arc<Core>,
+        state: Arc<State>,
+        strategy: Arc<dyn Strategy>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            core,
+            state,
+            strategy,
+            discovery: Discovery::Unknown { error: None },
+            absent: HashMap::new(),
+            absent_swept: clock.now(),
+            retired: Vec::new(),
+            clock,
+        }
+    }
+
+    /// Makes `set` the one that picks are made from. Calls in flight are not
+    /// touched, and no pick waits. O(n), where an endpoint that the set shares
+    /// with the one before costs a few nanoseconds.
+    pub fn apply(&mut self, set: EndpointSet) {
+        let now = self.clock.now();
+        let same = matches!(self.state.knowledge, Knowledge::Known) && self.state.set == set;
+        let was_fresh = self.discovery.is_fresh();
+        self.discovery = Discovery::Fresh;
+        if same {
+            if !was_fresh {
+                self.tell();
+            }
+            return;
+        }
+        let nodes = self.nodes_of(&set, now);
+        let next = State::known(&self.state, set, nodes, &*self.strategy);
+        self.publish(next);
+        self.sweep_absent(now);
+    }
+
+    /// Tells that the registry fails. The last set goes on serving; where there
+    /// is none, picks fail with this error as their reason.
+    pub fn fail(&mut self, error: Error) {
+        if let Knowledge::Known = self.state.knowledge {
+            let since = match &self.discovery {
+                Discovery::Stale { since, .. } => *since,
+                _ => self.clock.now(),
+            };
+            self.discovery = Discovery::Stale { since, error };
+            self.tell();
+        } else {
+            self.discovery = Discovery::Unknown {
+                error: Some(error.clone()),
+            };
+            self.publish(State::failed(&self.state, error));
+        }
+    }
+
+    /// Frees states that no thread reads any more, and tells whether some are
+    /// left. Done with every [`apply`](Self::apply) too; the point is that the
+    /// work never falls to a thread that picks.
+    pub fn collect(&mut self) -> bool {
+        // Whoever still reads one holds a handle to it; nobody can get a new
+        // one, since it is no longer published.
+        self.retired.retain(|state| Arc::strong_count(state) > 1);
+        !self.retired.is_empty()
+    }
+
+    fn nodes_of(&mut self, set: &EndpointSet, now: Timestamp) -> Vec<Arc<Node>> {
+        let Self { state, absent, .. } = self;
+        let mut nodes = Vec::with_capacity(set.len());
+        state.set.merge(set, |before, after| match (before, after) {
+            (Some((at, old)), Some((_, new))) => {
+                let node = state.node_of(at);
+                nodes.push(if Arc::ptr_eq(old, new) || old == new {
+                    Arc::clone(node)
+                } else {
+                    let stats = node.stats().clone();
+                    Arc::new(Node::new(Arc::clone(new), stats, node.key()))
+                });
+            }
+            (None, Some((_, new))) => nodes.push(Arc::new(arrive(new, absent))),
+            (Some((at, old)), None) => {
+                let node = state.node_of(at);
+                let gone = Absent {
+                    stats: node.stats().clone(),
+                    key: node.key(),
+                    since: now,
+                };
+                absent.insert(old.id().clone(), gone);
+            }
+            (None, None) => {}
+        });
+        nodes
+    }
+
+    fn publish(&mut self, next: State) {
+        let next = Arc::new(next);
+        self.state = Arc::clone(&next);
+        let previous = self.core.published.publish(next);
+        self.retired.push(previous);
+        self.collect();
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.core.snapshots.send_replace(Snapshot {
+            set: self.state.set.clone(),
+            eligible: self.state.counts.eligible,
+            discovery: self.discovery.clone(),
+        });
+    }
+
+    fn sweep_absent(&mut self, now: Timestamp) {
+        if now.since(self.absent_swept) < SWEEP {
+            return;
+        }
+        self.absent_swept = now;
+        self.absent.retain(|_, absent| {
+            now.since(absent.since) < REMEMBERED || absent.stats.in_flight() > 0
+        });
+    }
+}
+
+impl fmt::Debug for Updater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Updater")
+            .field("service", &self.core.service)
+            .field("state", &self.state)
+            .field("discovery", &self.discovery)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The node of an endpoint that is new, or back.
+fn arrive(endpoint: &Arc<Endpoint>, absent: &mut HashMap<EndpointId, Absent>) -> Node {
+    let (stats, key) = absent.remove(endpoint.id()).map_or_else(
+        || {
+            let key = NodeKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
+            (EndpointStats::new(), key)
+        },
+        |absent| (absent.stats, absent.key),
+    );
+    Node::new(Arc::clone(endpoint), stats, key)
+}

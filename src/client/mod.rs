@@ -1,0 +1,3 @@
+//! Around the client: pick, send, classify, record.
+mod directory;
+pub use directory::Directory;

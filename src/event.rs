@@ -1,0 +1,73 @@
+//! What those who watch a balancer are told.
+
+use crate::endpoint::EndpointSet;
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// How much is known about a service, and how fresh it is.
+///
+/// "Not known yet", "empty" and "failed" are three different things: the first
+/// is [`Discovery::Unknown`] without an error, the second [`Discovery::Fresh`]
+/// with an empty set, the third either `Unknown` with the error or, once a set
+/// was known, [`Discovery::Stale`], with which the balancer goes on serving.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Discovery {
+    /// No set has come yet.
+    Unknown {
+        /// The last error of the registry, if there was one.
+        error: Option<Error>,
+    },
+    /// The set is the registry's last answer.
+    Fresh,
+    /// The registry fails; the set is the last one it told.
+    Stale {
+        /// When it failed first since its last answer.
+        since: Timestamp,
+        /// Its last error.
+        error: Error,
+    },
+}
+
+impl Discovery {
+    /// Whether the registry's last word was an answer.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh)
+    }
+
+    /// Whether no set has come yet.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
+
+    /// Whether an old set is being served because the registry fails.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Stale { .. })
+    }
+
+    /// The registry's last error, if its last word was one.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Unknown { error } => error.as_ref(),
+            Self::Fresh => None,
+            Self::Stale { error, .. } => Some(error),
+        }
+    }
+}
+
+/// What a balancer knows at one moment: what
+/// [`Balancer::subscribe`](crate::Balancer::subscribe) tells on each change.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The set picks are made from; empty while nothing is known.
+    pub set: EndpointSet,
+    /// How many of its endpoints may be picked.
+    pub eligible: usize,
+    /// How fresh the set is.
+    pub discovery: Discovery,
+}

@@ -1,0 +1,98 @@
+//! Service discovery and client-side load balancing, linked into the client.
+//!
+//! An application calls services that run as many replicas. `waypost` finds the
+//! replicas, decides which may be used, picks one for each call in nanoseconds,
+//! and sits around the HTTP client the application already has: what a sidecar
+//! does, without the extra hop.
+//!
+//! ```text
+//!  registry ──sets──▶ eligibility ──view──▶ strategy ──pick──▶ your client
+//!                                              ▲                   │
+//!                                              └──── live stats ◀──┘
+//! ```
+//!
+//! ```
+//! use waypost::{Balancer, Endpoint, InMemory, Outcome, Registry};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), waypost::Error> {
+//! let registry = InMemory::new();
+//! let _here = registry.register(&"users".parse()?, Endpoint::at("10.0.0.1:8080")?).await?;
+//!
+//! let users = Balancer::builder("users").build(registry).await?;
+//! let pick = users.pick()?; // counted as in flight from here on
+//! assert_eq!(pick.address().as_str(), "10.0.0.1:8080");
+//! pick.finish(Outcome::Success);
+//! # Ok(()) }
+//! ```
+//!
+//! # Where to go
+//!
+//! | you want to | look at |
+//! | --- | --- |
+//! | balance calls to one service | [`Balancer`] |
+//! | call any service by the host of its URL | [`client::Directory`] |
+//! | put it around an HTTP client | `client::http` (tower, hyper), `client::reqwest` |
+//! | choose how endpoints are picked | [`strategy`] |
+//! | read or write a registry, or bring your own | [`registry`] |
+//! | check your own registry or strategy | `testing` |
+//! | know what it promises, and what not | [`docs`] |
+//!
+//! # Features
+//!
+//! | feature | gives |
+//! | --- | --- |
+//! | (none) | in-memory and fixed registries, every strategy, the balancer, the directory |
+//! | `http` | a tower layer over any `Service<http::Request<B>>` |
+//! | `hyper-util` | `http`, knowing the errors of hyper-util's legacy client |
+//! | `reqwest` | a middleware for reqwest-middleware |
+//! | `testing` | the contract suites for registries and strategies |
+
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod error;
+pub mod rng;
+mod sync;
+pub mod time;
+
+pub mod endpoint;
+pub mod event;
+pub mod stats;
+
+pub mod registry;
+
+pub mod view;
+
+pub mod strategy;
+
+pub mod balancer;
+
+pub mod client;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use balancer::{Balancer, BalancerBuilder, Pick, PickOptions, Updater};
+pub use client::Directory;
+pub use endpoint::{
+    Address, Diff, Endpoint, EndpointBuilder, EndpointId, EndpointSet, Locality, ServiceName,
+    Status,
+};
+pub use error::Error;
+pub use event::{Discovery, Snapshot};
+pub use registry::{Discover, Fixed, InMemory, Registration, RegistrationState, Registry};
+pub use stats::{EndpointStats, Outcome};
+
+/// The chapters of `docs/`, compiled like everything else.
+pub mod docs {
+    #[doc = include_str!("../docs/defaults.md")]
+    pub mod defaults {}
+
+    #[doc = include_str!("../docs/limits.md")]
+    pub mod limits {}
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,430 @@
+//! A registry in this process: the embedded default.
+//!
+//! ```
+//! use std::time::Duration;
+//! use waypost::{Balancer, Endpoint, InMemory, Registry, ServiceName};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), waypost::Error> {
+//! let registry = InMemory::new();
+//! let users: ServiceName = "users".parse()?;
+//! let registration = registry.register(&users, Endpoint::at("10.0.0.1:80")?).await?;
+//!
+//! let balancer = Balancer::builder("users").build(registry.clone()).await?;
+//! balancer.ready(Duration::from_secs(1)).await?;
+//! assert_eq!(balancer.pick()?.address().as_str(), "10.0.0.1:80");
+//!
+//! registration.deregister().await?;
+//! # Ok(()) }
+//! ```
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::{Discover, Keeper, Registration, RegistrationState, Registry};
+use crate::endpoint::{Endpoint, EndpointId, EndpointSet, ServiceName};
+use crate::error::Error;
+
+/// A registry in this process, shared by all clones of the handle.
+///
+/// It always knows: a service that nobody registered is empty at once. A
+/// registration that replaces another of the same id wins, and the older one is
+/// [lost](RegistrationState::Lost).
+///
+/// Entries can be made to lapse: [`InMemory::with_ttl`] gives every
+/// [`Registration`] a heartbeat of its own, so that entries vanish when the
+/// runtime that kept them hangs or dies; with [`InMemory::lease`] the caller
+/// sends the heartbeats.
+#[derive(Clone, Debug, Default)]
+pub struct InMemory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    ttl: Option<Duration>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    services: HashMap<ServiceName, Service>,
+    next_tenancy: u64,
+}
+
+#[derive(Debug)]
+struct Service {
+    set: watch::Sender<EndpointSet>,
+    tenants: HashMap<EndpointId, Tenant>,
+}
+
+/// Whose entry it is, and until when.
+#[derive(Debug)]
+struct Tenant {
+    tenancy: u64,
+    lapses: Option<Instant>,
+}
+
+impl InMemory {
+    /// An empty registry whose entries stay until they are taken out.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty registry whose entries lapse `ttl` after their last heartbeat.
+    /// Registrations send theirs every third of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_invalid`] when `ttl` is below 3 ms, the finest heartbeat a
+    /// timer keeps.
+    pub fn with_ttl(ttl: Duration) -> Result<Self, Error> {
+        let shared = Shared {
+            ttl: Some(checked(ttl)?),
+            table: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Enters an endpoint that lapses `ttl` after the caller's last
+    /// [`Lease::heartbeat`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_invalid`] when `ttl` is below 3 ms.
+    pub fn lease(
+        &self,
+        service: &ServiceName,
+        endpoint: Endpoint,
+        ttl: Duration,
+    ) -> Result<Lease, Error> {
+        let ttl = checked(ttl)?;
+        Ok(self.shared.enter(service, endpoint, Some(ttl)))
+    }
+
+    /// What is registered under that name now.
+    #[must_use]
+    pub fn endpoints(&self, service: &ServiceName) -> EndpointSet {
+        let mut table = self.shared.table();
+        table.sweep(service);
+        table
+            .services
+            .get(service)
+            .map_or_else(EndpointSet::empty, |service| service.set.borrow().clone())
+    }
+}
+
+fn checked(ttl: Duration) -> Result<Duration, Error> {
+    if ttl < Duration::from_millis(3) {
+        let reason = "a time to live below 3 ms cannot be kept by a timer";
+        return Err(Error::invalid("ttl", format!("{ttl:?}"), reason));
+    }
+    Ok(ttl)
+}
+
+impl Discover for InMemory {
+    fn watch(&self, service: &ServiceName) -> BoxStream<'static, Result<EndpointSet, Error>> {
+        let mut set = self.shared.table().service(service).set.subscribe();
+        set.mark_changed();
+        let follower = Follower {
+            shared: Arc::clone(&self.shared),
+            service: service.clone(),
+            set,
+        };
+        stream::unfold(follower, |mut follower| async {
+            let set = follower.next().await?;
+            Some((Ok(set), follower))
+        })
+        .boxed()
+    }
+}
+
+impl Registry for InMemory {
+    fn register<'a>(
+        &'a self,
+        service: &'a ServiceName,
+        endpoint: Endpoint,
+    ) -> BoxFuture<'a, Result<Registration, Error>> {
+        async move {
+            let runtime = Handle::try_current();
+            let ttl = self.shared.ttl;
+            if ttl.is_some() && runtime.is_err() {
+                return Err(Error::no_runtime("a registration with heartbeats"));
+            }
+            let lease = Arc::new(self.shared.enter(service, endpoint.clone(), ttl));
+            let heartbeats = runtime.ok().zip(ttl).map(|(runtime, ttl)| {
+                let beats = send_heartbeats(Arc::clone(&lease), ttl / 3);
+                runtime.spawn(beats).abort_handle()
+            });
+            let keeper = LeaseKeeper { lease, heartbeats };
+            Ok(Registration::new(service.clone(), endpoint, keeper))
+        }
+        .boxed()
+    }
+}
+
+/// One reader of one service.
+struct Follower {
+    shared: Arc<Shared>,
+    service: ServiceName,
+    set: watch::Receiver<EndpointSet>,
+}
+
+impl Follower {
+    /// The set after its next change. Entries lapse here: whoever watches
+    /// wakes up for the next one that is due.
+    async fn next(&mut self) -> Option<EndpointSet> {
+        loop {
+            let due = self.shared.table().sweep(&self.service);
+            let lapse = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.set.changed() => {
+                    changed.ok()?;
+                    return Some(self.set.borrow_and_update().clone());
+                }
+                () = lapse => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Every change of the table is complete before anything can panic.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        service: &ServiceName,
+        endpoint: Endpoint,
+        ttl: Option<Duration>,
+    ) -> Lease {
+        let mut table = self.table();
+        table.next_tenancy += 1;
+        let tenancy = table.next_tenancy;
+        table.put(service, endpoint.clone(), tenancy, ttl);
+        drop(table);
+        Lease {
+            shared: Arc::clone(self),
+            service: service.clone(),
+            endpoint: Mutex::new(endpoint),
+            tenancy,
+            ttl,
+        }
+    }
+}
+
+impl Table {
+    fn service(&mut self, name: &ServiceName) -> &mut Service {
+        self.services
+            .entry(name.clone())
+            .or_insert_with(|| Service {
+                set: watch::Sender::new(EndpointSet::empty()),
+                tenants: HashMap::new(),
+            })
+    }
+
+    fn put(
+        &mut self,
+        service: &ServiceName,
+        endpoint: Endpoint,
+        tenancy: u64,
+        ttl: Option<Duration>,
+    ) {
+        let service = self.service(service);
+        let tenant = Tenant {
+            tenancy,
+            lapses: ttl.map(|ttl| Instant::now() + ttl),
+        };
+        service.tenants.insert(endpoint.id().clone(), tenant);
+        service.change(|set| set.with(endpoint));
+    }
+
+    fn remove(&mut self, name: &ServiceName, id: &EndpointId) {
+        let Some(service) = self.services.get_mut(name) else {
+            return;
+        };
+        service.tenants.remove(id);
+        service.change(|set| set.without(id));
+        if service.tenants.is_empty() && service.set.receiver_count() == 0 {
+            self.services.remove(name);
+        }
+    }
+
+    /// Takes out what has lapsed, and tells when the next entry is due.
+    fn sweep(&mut self, name: &ServiceName) -> Option<Instant> {
+        let now = Instant::now();
+        let lapsed: Vec<EndpointId> = self
+            .services
+            .get(name)?
+            .tenants
+            .iter()
+            .filter(|(_, tenant)| tenant.lapses.is_some_and(|due| due <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in lapsed {
+            self.remove(name, &id);
+        }
+        let tenants = self.services.get(name)?.tenants.values();
+        tenants.filter_map(|tenant| tenant.lapses).min()
+    }
+
+    /// The tenancy of an entry that has not lapsed.
+    fn tenancy(&mut self, service: &ServiceName, id: &EndpointId) -> Option<u64> {
+        self.sweep(service);
+        let tenants = &self.services.get(service)?.tenants;
+        tenants.get(id).map(|tenant| tenant.tenancy)
+    }
+}
+
+impl Service {
+    /// Readers are woken only when the set really became another.
+    fn change(&self, next: impl FnOnce(&EndpointSet) -> EndpointSet) {
+        self.set.send_if_modified(|set| {
+            let next = next(set);
+            let changed = next.version() != set.version();
+            *set = next;
+            changed
+        });
+    }
+}
+
+/// An entry that lapses unless its owner sends heartbeats.
+///
+/// Dropping it sends no more: the entry goes when its time is up, as that of a
+/// process that crashed. [`Lease::release`] takes it out at once.
+#[derive(Debug)]
+pub struct Lease {
+    shared: Arc<Shared>,
+    service: ServiceName,
+    endpoint: Mutex<Endpoint>,
+    tenancy: u64,
+    ttl: Option<Duration>,
+}
+
+/// What a heartbeat found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// The entry was there and lives on.
+    Renewed,
+    /// The entry had lapsed and was entered again.
+    Restored,
+}
+
+impl Lease {
+    /// Keeps the entry for another time to live, and enters it again if it had
+    /// lapsed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_registry`] when another registration has taken the id.
+    pub fn heartbeat(&self) -> Result<Heartbeat, Error> {
+        self.write(|_| {})
+    }
+
+    /// Takes the entry out.
+    pub fn release(&self) {
+        let id = self.endpoint().id().clone();
+        let mut table = self.shared.table();
+        if table.tenancy(&self.service, &id) == Some(self.tenancy) {
+            table.remove(&self.service, &id);
+        }
+    }
+
+    fn endpoint(&self) -> MutexGuard<'_, Endpoint> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters the endpoint as `change` leaves it, unless the entry is
+    /// another's by now.
+    fn write(&self, change: impl FnOnce(&mut Endpoint)) -> Result<Heartbeat, Error> {
+        let mut endpoint = self.endpoint();
+        let mut table = self.shared.table();
+        let found = match table.tenancy(&self.service, endpoint.id()) {
+            Some(tenancy) if tenancy == self.tenancy => Heartbeat::Renewed,
+            None => Heartbeat::Restored,
+            Some(_) => {
+                let reason = format!(
+                    "`{}` of service `{}` was registered again by another; this entry is lost",
+                    endpoint.id(),
+                    self.service
+                );
+                return Err(Error::registry("in-memory registry", reason));
+            }
+        };
+        change(&mut endpoint);
+        table.put(&self.service, endpoint.clone(), self.tenancy, self.ttl);
+        Ok(found)
+    }
+}
+
+async fn send_heartbeats(lease: Arc<Lease>, every: Duration) {
+    // The first tick of an interval is at once; the entry is fresh then.
+    let mut beats = tokio::time::interval_at(Instant::now() + every, every);
+    loop {
+        beats.tick().await;
+        if lease.heartbeat().is_err() {
+            // Another has the id: its own heartbeats keep the entry.
+            return;
+        }
+    }
+}
+
+/// Keeps a registration's lease, with or without heartbeats.
+#[derive(Debug)]
+struct LeaseKeeper {
+    lease: Arc<Lease>,
+    heartbeats: Option<AbortHandle>,
+}
+
+impl Keeper for LeaseKeeper {
+    fn state(&self) -> RegistrationState {
+        let id = self.lease.endpoint().id().clone();
+        match self.lease.shared.table().tenancy(&self.lease.service, &id) {
+            Some(tenancy) if tenancy == self.lease.tenancy => RegistrationState::Registered,
+            Some(_) => RegistrationState::Lost,
+            None => RegistrationState::Retrying(Error::registry(
+                "in-memory registry",
+                "the entry lapsed; the next heartbeat enters it again",
+            )),
+        }
+    }
+
+    fn update(&self, endpoint: Endpoint) -> BoxFuture<'_, Result<(), Error>> {
+        async { self.lease.write(|held| *held = endpoint).map(drop) }.boxed()
+    }
+
+    fn deregister(&self) -> BoxFuture<'_, Result<(), Error>> {
+        async {
+            self.release();
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn release(&self) {
+        if let Some(heartbeats) = &self.heartbeats {
+            heartbeats.abort();
+        }
+        self.lease.release();
+    }
+}

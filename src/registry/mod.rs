@@ -1,0 +1,96 @@
+//! Where endpoints come from, and how they get there.
+//!
+//! Reading and announcing are two traits, so that a source that can only be
+//! read (DNS, a file, a fixed list) cannot be asked to register at run time.
+//! [`Discover`] tells sets; [`Registry`] takes entries, too. Both are
+//! dyn-compatible: a service chooses its registry by configuration.
+//!
+//! Here are the two that need no server: [`InMemory`], shared by all who hold a
+//! handle to it, and [`Fixed`], a list.
+//!
+//! # Three kinds of nothing
+//!
+//! - *Not known yet*: the stream has yielded nothing.
+//! - *Empty*: it yielded `Ok` of an empty set. A real answer.
+//! - *Failed*: it yielded `Err`. Never taken for an empty set.
+//!
+//! # A registry of your own
+//!
+//! Implement the traits, and run the contract suite of the `testing` module
+//! (feature `testing`) on it: the same that ours pass.
+
+mod fixed;
+mod memory;
+mod registration;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+pub use fixed::Fixed;
+pub use memory::{Heartbeat, InMemory, Lease};
+pub use registration::{Keeper, Registration, RegistrationState};
+
+use crate::endpoint::{Endpoint, EndpointSet, ServiceName};
+use crate::error::Error;
+
+/// A source of endpoint sets.
+pub trait Discover: Send + Sync + 'static {
+    /// Follows a service.
+    ///
+    /// The stream yields whole sets, each the successor of the one before
+    /// ([`EndpointSet::next`]), so that unchanged endpoints are shared: the
+    /// first as soon as the state is known, and one after each change. Between
+    /// changes it is pending. A slow reader may miss sets in between, never the
+    /// last.
+    ///
+    /// An `Err` says that the source fails; it does not end the stream, which
+    /// goes on trying, with jittered exponential backoff, for as long as it is
+    /// polled. Dropping the stream ends the interest.
+    fn watch(&self, service: &ServiceName) -> BoxStream<'static, Result<EndpointSet, Error>>;
+}
+
+/// A source that takes entries, too.
+pub trait Registry: Discover {
+    /// Enters an endpoint, or replaces the entry that has its id.
+    ///
+    /// The [`Registration`] keeps the entry alive until it is deregistered or
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_registry`] when the registry refuses or cannot be reached;
+    /// nothing is entered then.
+    fn register<'a>(
+        &'a self,
+        service: &'a ServiceName,
+        endpoint: Endpoint,
+    ) -> BoxFuture<'a, Result<Registration, Error>>;
+}
+
+macro_rules! deref {
+    ($pointer:ident) => {
+        impl<T: Discover + ?Sized> Discover for $pointer<T> {
+            fn watch(
+                &self,
+                service: &ServiceName,
+            ) -> BoxStream<'static, Result<EndpointSet, Error>> {
+                (**self).watch(service)
+            }
+        }
+
+        impl<T: Registry + ?Sized> Registry for $pointer<T> {
+            fn register<'a>(
+                &'a self,
+                service: &'a ServiceName,
+                endpoint: Endpoint,
+            ) -> BoxFuture<'a, Result<Registration, Error>> {
+                (**self).register(service, endpoint)
+            }
+        }
+    };
+}
+
+deref!(Arc);
+deref!(Box);

@@ -1,0 +1,105 @@
+//! Which of the endpoints that may be picked gets this call.
+//!
+//! A [`Strategy`] is a recipe; for each new set it builds a [`Picker`] off the
+//! hot path, and the picker answers every call: no lock, no allocation, no
+//! system call. What must outlive a rebuild (in flight, latency) is in the
+//! nodes' [stats](crate::stats), and what a thread remembers between two picks
+//! is in its [`PickContext`]; so a picker is plain data.
+//!
+//! | strategy | a pick costs | use it when |
+//! | --- | --- | --- |
+//! | [`P2c`] (default) | O(1): two loads compared | calls differ in cost, endpoints in speed |
+//! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
+//! | [`Random`] | O(1) | as round robin, with very many clients |
+//! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
+//!
+//! All of them honour weights, and none of them returns an endpoint that the
+//! call has [tried](Tried) while another is left.
+//!
+//! # A strategy of your own
+//!
+//! ```
+//! use waypost::strategy::{BoxPicker, PickContext, Picker, Strategy};
+//! use waypost::view::{NodeIndex, View};
+//!
+//! /// The first endpoint that was not tried yet.
+//! #[derive(Debug)]
+//! struct First;
+//!
+//! struct FirstPicker(View);
+//!
+//! impl Strategy for First {
+//!     fn build(&self, view: &View) -> BoxPicker {
+//!         Box::new(FirstPicker(view.clone()))
+//!     }
+//! }
+//!
+//! impl Picker for FirstPicker {
+//!     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+//!         context.first_untried(&self.0, 0)
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), waypost::Error> {
+//! use waypost::{Balancer, Endpoint, EndpointSet};
+//! let (users, mut updater) = Balancer::builder("users").strategy(First).manual()?;
+//! updater.apply(EndpointSet::new([Endpoint::at("10.0.0.1:80")?, Endpoint::at("10.0.0.2:80")?])?);
+//! assert_eq!(users.pick()?.address().as_str(), "10.0.0.1:80");
+//! # Ok(()) }
+//! ```
+
+mod alias;
+mod context;
+mod least_conn;
+mod p2c;
+mod random;
+mod round_robin;
+mod tried;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use context::PickContext;
+pub use least_conn::LeastConn;
+pub use p2c::P2c;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+pub use tried::Tried;
+
+use crate::view::{NodeIndex, View};
+
+/// A picker of any strategy.
+///
+/// Pickers are called through a pointer even when the strategy is known at
+/// compile time: the call costs about a nanosecond, and in return a
+/// [`Balancer`](crate::Balancer) is one plain type, whatever its strategy.
+pub type BoxPicker = Box<dyn Picker>;
+
+/// A way to choose.
+pub trait Strategy: fmt::Debug + Send + Sync + 'static {
+    /// Prepares the choice among the nodes of `view`. Runs on each change of
+    /// the set, off the hot path; an O(n) preparation is fine.
+    fn build(&self, view: &View) -> BoxPicker;
+}
+
+/// A choice that was prepared for one view.
+pub trait Picker: Send + Sync + 'static {
+    /// The position, in the view that the picker was built for, of the node
+    /// that gets the call; none when the call has tried them all.
+    ///
+    /// The hot path: it must not block, allocate or enter the kernel. A
+    /// position outside the view is treated as none.
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex>;
+}
+
+impl<T: Strategy + ?Sized> Strategy for Arc<T> {
+    fn build(&self, view: &View) -> BoxPicker {
+        (**self).build(view)
+    }
+}
+
+impl<T: Strategy + ?Sized> Strategy for Box<T> {
+    fn build(&self, view: &View) -> BoxPicker {
+        (**self).build(view)
+    }
+}

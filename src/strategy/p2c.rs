@@ -1,0 +1,97 @@
+//! The better of two.
+
+use super::alias::WeightedDraw;
+use super::random::draw_untried;
+use super::{BoxPicker, PickContext, Picker, Strategy};
+use crate::view::{NodeIndex, View};
+
+/// Two endpoints are drawn at random, and the one with fewer calls in flight
+/// gets the call: power of two choices.
+///
+/// One comparison turns the longest queue from O(log n) into O(log log n)
+/// (Mitzenmacher, TPDS 12(10), 2001), and unlike the exact minimum it does not
+/// send every client to the same endpoint when what they know is a little old.
+/// The two are different, which beats drawing with replacement on small sets.
+///
+/// With weights, the draws are in proportion to them and in-flight calls are
+/// compared per unit of weight; of two that are equal the first drawn wins, so
+/// that a service that is mostly idle still gets its calls by weight.
+///
+/// O(1): a draw and the loads of two endpoints. A retry compares two of the
+/// endpoints that are left.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct P2c;
+
+impl P2c {
+    /// The strategy, on calls in flight.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+struct P2cPicker {
+    view: View,
+    draw: WeightedDraw,
+}
+
+impl Strategy for P2c {
+    fn build(&self, view: &View) -> BoxPicker {
+        Box::new(P2cPicker {
+            draw: WeightedDraw::new(view),
+            view: view.clone(),
+        })
+    }
+}
+
+impl Picker for P2cPicker {
+    #[inline]
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        if !context.tried().is_empty() {
+            return self.pick_untried(context);
+        }
+        match self.draw {
+            WeightedDraw::Uniform(0) => None,
+            WeightedDraw::Uniform(1) => Some(0),
+            WeightedDraw::Uniform(n) => {
+                let (first, second) = context.rng().two_below(n);
+                Some(self.less_loaded(first, second))
+            }
+            WeightedDraw::Alias(_) => {
+                let first = self.draw.draw(context.rng());
+                let second = self.draw.draw_other(context.rng(), first);
+                Some(second.map_or(first, |second| self.lighter(first, second)))
+            }
+        }
+    }
+}
+
+impl P2cPicker {
+    #[inline]
+    fn less_loaded(&self, first: NodeIndex, second: NodeIndex) -> NodeIndex {
+        let load = |index| self.view.node(index).stats().in_flight();
+        if load(second) < load(first) {
+            second
+        } else {
+            first
+        }
+    }
+
+    /// Compares in-flight calls per unit of weight, without a division.
+    #[inline]
+    fn lighter(&self, first: NodeIndex, second: NodeIndex) -> NodeIndex {
+        let (a, b) = (self.view.node(first), self.view.node(second));
+        let load_a = u64::from(a.stats().in_flight()) * u64::from(b.weight());
+        let load_b = u64::from(b.stats().in_flight()) * u64::from(a.weight());
+        if load_b < load_a { second } else { first }
+    }
+
+    #[cold]
+    fn pick_untried(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        let drawn = self.draw.draw(context.rng());
+        let first = draw_untried(&self.view, &self.draw, drawn, context)?;
+        let drawn = self.draw.draw(context.rng());
+        let second = draw_untried(&self.view, &self.draw, drawn, context)?;
+        Some(self.lighter(first, second))
+    }
+}

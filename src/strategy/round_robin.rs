@@ -1,0 +1,137 @@
+//! Each in turn.
+
+use super::{BoxPicker, PickContext, Picker, Strategy};
+use crate::view::{NodeIndex, View};
+
+/// Calls go to the endpoints in turn, in proportion to their weights.
+///
+/// Every thread walks its own turn from a random start: a counter that all
+/// threads shared would travel from core to core with each call (two threads
+/// reach 0.4 of the throughput of one), and each endpoint's share comes out the
+/// same. Over any window of calls, with T threads, an endpoint of n equal ones
+/// gets its n-th to within T calls. The place in the turn survives changes of
+/// the set.
+///
+/// With equal weights a pick is O(1). With different ones it is a static-stride
+/// scheduler (gRPC A58): no state but a counter, every round of n steps skips
+/// the lighter ones evenly; O(1) on average, O(n · max/mean) at worst.
+///
+/// A retry goes to the next in turn that the call has not tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoundRobin;
+
+impl RoundRobin {
+    /// The strategy.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl Strategy for RoundRobin {
+    fn build(&self, view: &View) -> BoxPicker {
+        let view = view.clone();
+        let turn = Turn::new(&view);
+        Box::new(RoundRobinPicker { view, turn })
+    }
+}
+
+struct RoundRobinPicker {
+    view: View,
+    turn: Turn,
+}
+
+impl Picker for RoundRobinPicker {
+    #[inline]
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        let index = self.turn.next(context);
+        context.first_untried(&self.view, index)
+    }
+}
+
+/// Whose turn it is.
+pub(super) enum Turn {
+    Equal(u32),
+    Stride(Box<[u16]>),
+}
+
+impl Turn {
+    /// O(n).
+    pub(super) fn new(view: &View) -> Self {
+        if view.is_uniform() {
+            return Self::Equal(view.len());
+        }
+        let heaviest = view.weights().max().unwrap_or(1);
+        let scaled = |weight: u32| {
+            let share = u64::from(weight) * u64::from(u16::MAX);
+            // A weight of 1 beside one of 100,000 still gets a turn.
+            (share.div_ceil(u64::from(heaviest))).max(1) as u16
+        };
+        Self::Stride(view.weights().map(scaled).collect())
+    }
+
+    #[inline]
+    pub(super) fn next(&self, context: &mut PickContext<'_>) -> NodeIndex {
+        match self {
+            Self::Equal(n) => {
+                let next = *context.cursor() + 1;
+                let next = if next < u64::from(*n) {
+                    next
+                } else {
+                    turn_over(next, *n, context)
+                };
+                *context.cursor() = next;
+                next as NodeIndex
+            }
+            Self::Stride(weights) => stride(weights, context.cursor()),
+        }
+    }
+}
+
+/// The cursor after the last place is the first; one that lies beyond comes
+/// from before the set shrank, or is a new thread's random one, and begins
+/// anywhere.
+#[cold]
+fn turn_over(next: u64, n: u32, context: &mut PickContext<'_>) -> u64 {
+    if next == u64::from(n) {
+        0
+    } else {
+        u64::from(context.rng().below(n))
+    }
+}
+
+/// Steps the sequence until it meets a place that is not skipped in its round.
+///
+/// In round g, place i with weight w of 65535 is used if the line of slope
+/// w/65535 crosses an integer between g and g + 1; shifting every other place
+/// by half keeps equal light weights from all falling into one round.
+fn stride(weights: &[u16], cursor: &mut u64) -> NodeIndex {
+    const FULL: u64 = u16::MAX as u64;
+    let n = weights.len() as u64;
+    loop {
+        // Reduced, so that no product below overflows and a random first
+        // cursor is as good as any.
+        *cursor = (*cursor + 1) % (n * FULL);
+        let (round, place) = (*cursor / n, *cursor % n);
+        let weight = u64::from(weights[place as usize]);
+        let offset = (place % 2) * (FULL / 2);
+        if (weight * round + offset) % FULL >= FULL - weight {
+            return place as NodeIndex;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// gRPC's static stride for the weights 1, 2, 3 from sequence 0.
+    #[test]
+    fn the_stride_is_grpcs() {
+        let weights = [21845, 43690, 65535];
+        // The cursor is the sequence number of the step before.
+        let mut cursor = 3 * u64::from(u16::MAX) - 1;
+        let sequence: Vec<u32> = (0..12).map(|_| stride(&weights, &mut cursor)).collect();
+        assert_eq!(sequence, [1, 2, 2, 0, 1, 2, 1, 2, 2, 0, 1, 2]);
+    }
+}
