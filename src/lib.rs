@@ -73,7 +73,7 @@ pub mod client;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use balancer::{Balancer, BalancerBuilder, Pick, PickOptions, Updater};
+pub use balancer::{Balancer, BalancerBuilder, DetachedPick, Pick, Updater};
 pub use client::Directory;
 pub use endpoint::{
     Address, Diff, Endpoint, EndpointBuilder, EndpointId, EndpointSet, Locality, ServiceName,
@@ -83,6 +83,7 @@ pub use error::Error;
 pub use event::{Discovery, Snapshot};
 pub use registry::{Discover, Fixed, InMemory, Registration, RegistrationState, Registry};
 pub use stats::{EndpointStats, Outcome};
+pub use strategy::PickOptions;
 
 /// The chapters of `docs/`, compiled like everything else.
 pub mod docs {

@@ -90,7 +90,7 @@ impl Clock {
 
     /// The current moment.
     #[must_use]
-    #[inline]
+    #[inline(never)]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => {

@@ -129,7 +129,6 @@ impl BalancerBuilder {
                 discovery: Discovery::Unknown { error: None },
             }),
             place,
-            id: core::next_id(),
         });
         let updater = Updater::new(Arc::clone(&core), state, self.strategy, self.clock);
         let balancer = Balancer {

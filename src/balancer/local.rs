@@ -1,72 +1,89 @@
 //! What a thread keeps for itself, so that a pick shares nothing that is
 //! written.
 //!
-//! For each balancer it uses, a thread keeps the state it saw last and a few
-//! spare handles to it. A pick then reads one version number, takes a spare
-//! handle with it, and gives it back when it ends: no reference count moves,
-//! no cache line is written that another core writes. When the version has
-//! moved on, the thread fetches the new state; it does so at its next pick, and
-//! a thread that never picks again keeps the last one until it ends.
+//! For each balancer it uses, a thread has a [`Seat`]: a few handles to the
+//! state it saw last, and its place in the turn. A pick reads one stamp to see
+//! whether that state is still the one that is published, takes a handle with
+//! it, and gives it back when it ends: no reference count moves, no cache line
+//! is written that another core writes. When the stamp is another, the thread
+//! fetches the new state; it does so at its next pick, and a thread that never
+//! picks again keeps the last one until it ends.
+//!
+//! Everything is in [`Cell`]s, taken out while it is in use: a picker that
+//! itself picks finds them empty and makes do.
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::{Arc, Weak};
 
 use super::core::Core;
 use super::pick::Pick;
 use super::state::State;
-use super::PickOptions;
 use crate::error::Error;
 use crate::rng::Rng;
 use crate::stats::Outcome;
-use crate::strategy::PickContext;
+use crate::strategy::{PickContext, PickOptions};
 use crate::sync::{Lease, Slot};
 use crate::time::Timestamp;
 
-/// Spare handles kept for a balancer: as many calls as a thread usually has in
-/// flight at once. Beyond it, a handle costs two locked instructions (4 ns).
-const SPARES: usize = 32;
-
 thread_local! {
-    static LOCAL: RefCell<Local> = RefCell::new(Local::new());
+    static LOCAL: Local = Local::new();
 }
 
 struct Local {
-    lease: Lease,
-    rng: Rng,
-    /// By the place of the balancer.
-    seen: Vec<Option<Seen>>,
+    slot: Slot,
+    seats: Seats,
+    /// Gives the slot back when the thread ends.
+    _lease: Lease,
 }
 
-struct Seen {
-    balancer: Weak<Core>,
-    id: u64,
-    state: Arc<State>,
-    spares: Vec<Arc<State>>,
-    cursor: u64,
-}
-
-/// Picks with the thread's own means, or, where they are out of reach (a picker
-/// that picks, a thread that is ending), with makeshift ones.
+/// Picks with the thread's own means, or, where they are gone (a thread that is
+/// ending), with makeshift ones.
 #[inline]
 pub(super) fn pick(core: &Arc<Core>, options: &PickOptions<'_>) -> Result<Pick, Error> {
-    LOCAL
+    match LOCAL.try_with(|local| local.pick(core, options)) {
+        Ok(picked) => picked,
+        Err(_) => pick_without_thread(core, options),
+    }
+}
+
+/// Uncounts a call and takes back the handle that it held.
+#[inline]
+pub(super) fn end(state: Arc<State>, node: u32, outcome: Outcome) {
+    let mut held = Some(state);
+    let thread_is_gone = LOCAL
         .try_with(|local| {
-            let mut local = local.try_borrow_mut().ok()?;
-            Some(local.pick(core, options))
+            if let Some(state) = held.take() {
+                state.nodes[node as usize].stats().end(local.slot, outcome);
+                local.keep(state);
+            }
         })
-        .ok()
-        .flatten()
-        .unwrap_or_else(|| pick_without_thread(core, options))
+        .is_err();
+    if thread_is_gone && let Some(state) = held {
+        state.nodes[node as usize].stats().end(Slot::shared(), outcome);
+    }
+}
+
+/// The slot of this thread, for a call that has no handle to give back.
+pub(super) fn slot() -> Slot {
+    LOCAL
+        .try_with(|local| local.slot)
+        .unwrap_or_else(|_| Slot::shared())
 }
 
 #[cold]
 fn pick_without_thread(core: &Arc<Core>, options: &PickOptions<'_>) -> Result<Pick, Error> {
-    let state = core.published.load();
     let mut rng = Rng::from_entropy();
-    let mut cursor = first_cursor(&mut rng);
-    let node = choose(&state, &mut rng, &mut cursor, options)
-        .ok_or_else(|| state.refusal(core.service.shared(), options.tried.is_empty()))?;
-    Ok(begin(state, node, Slot::shared()))
+    let cursor = first_cursor(&mut rng);
+    let state = core.published.load();
+    match choose(&state, &mut PickContext::new(rng, cursor, options)) {
+        Some(node) => Ok(begin(state, node, Slot::shared())),
+        None => Err(refusal(&state, core, options)),
+    }
+}
+
+#[cold]
+fn refusal(state: &State, core: &Core, options: &PickOptions<'_>) -> Error {
+    state.refusal(core.service.shared(), options.is_first_try())
 }
 
 /// A random place in any turn, with room for a step.
@@ -76,140 +93,269 @@ fn first_cursor(rng: &mut Rng) -> u64 {
 
 impl Local {
     fn new() -> Self {
+        let lease = Lease::take();
         Self {
-            lease: Lease::take(),
-            rng: Rng::from_entropy(),
-            seen: Vec::new(),
+            slot: lease.slot(),
+            seats: Seats::new(),
+            _lease: lease,
         }
     }
 
     #[inline]
-    fn pick(&mut self, core: &Arc<Core>, options: &PickOptions<'_>) -> Result<Pick, Error> {
-        let slot = self.lease.slot();
-        let place = core.place as usize;
-        let current = match self.seen.get(place) {
-            Some(Some(seen)) => seen.id == core.id && seen.state.version >= core.published.version(),
-            _ => false,
+    fn pick(&self, core: &Arc<Core>, options: &PickOptions<'_>) -> Result<Pick, Error> {
+        let seat = match self.seats.get(core.place) {
+            Some(seat) if seat.stamp.get() == core.published.stamp() => seat,
+            _ => self.refresh(core),
         };
-        if !current {
-            self.refresh(core);
+        let state = seat.take(core);
+        let mut context = PickContext::new(seat.rng.get(), seat.cursor.get(), options);
+        let choice = choose(&state, &mut context);
+        seat.rng.set(*context.rng());
+        seat.cursor.set(*context.cursor());
+        match choice {
+            Some(node) => Ok(begin(state, node, self.slot)),
+            None => {
+                let error = refusal(&state, core, options);
+                self.keep(state);
+                Err(error)
+            }
         }
-        let Some(Some(seen)) = self.seen.get_mut(place) else {
-            unreachable!("`refresh` fills the balancer's place");
-        };
-        let Some(node) = choose(&seen.state, &mut self.rng, &mut seen.cursor, options) else {
-            return Err(seen
-                .state
-                .refusal(core.service.shared(), options.tried.is_empty()));
-        };
-        let state = seen
-            .spares
-            .pop()
-            .unwrap_or_else(|| Arc::clone(&seen.state));
-        Ok(begin(state, node, slot))
+    }
+
+    /// Takes a handle back, if it is one to the state the thread knows.
+    #[inline(always)]
+    fn keep(&self, state: Arc<State>) {
+        if let Some(seat) = self.seats.get(state.place)
+            && seat.stamp.get() == state.stamp
+        {
+            seat.give(state);
+        }
     }
 
     /// Fetches the state that is published now.
     #[cold]
-    fn refresh(&mut self, core: &Arc<Core>) {
+    fn refresh(&self, core: &Arc<Core>) -> &Seat {
         let state = core.published.load();
-        let place = core.place as usize;
-        match self.seen.get_mut(place) {
-            Some(Some(seen)) if seen.id == core.id => {
-                seen.spares.clear();
-                seen.state = state;
-            }
-            _ => self.meet(core, state),
+        let seat = self.seats.make(core.place);
+        let known = seat.balancer.take();
+        if known.is_none_or(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(core))) {
+            // A balancer that is new to the thread: a good moment to let go of
+            // those that are gone.
+            self.seats.clear_abandoned();
+            let mut rng = Rng::from_entropy();
+            seat.cursor.set(first_cursor(&mut rng));
+            seat.rng.set(rng);
         }
-    }
-
-    /// Makes room for a balancer that is new to the thread, and lets go of
-    /// those that are gone.
-    fn meet(&mut self, core: &Arc<Core>, state: Arc<State>) {
-        for place in &mut self.seen {
-            if place
-                .as_ref()
-                .is_some_and(|seen| seen.balancer.strong_count() == 0)
-            {
-                *place = None;
-            }
-        }
-        let place = core.place as usize;
-        if self.seen.len() <= place {
-            self.seen.resize_with(place + 1, || None);
-        }
-        self.seen[place] = Some(Seen {
-            balancer: Arc::downgrade(core),
-            id: core.id,
-            state,
-            spares: Vec::with_capacity(SPARES),
-            cursor: first_cursor(&mut self.rng),
+        seat.clear();
+        seat.balancer.set(Some(Arc::downgrade(core)));
+        seat.spares.replace({
+            // Room for all of them, so that no later pick allocates.
+            let mut spares = Vec::with_capacity(SPARES);
+            spares.push(Arc::clone(&state));
+            spares
         });
-    }
-
-    /// Takes a handle back, if it is one to the state the thread knows.
-    #[inline]
-    fn keep(&mut self, state: Arc<State>) {
-        if let Some(Some(seen)) = self.seen.get_mut(state.place as usize)
-            && Arc::ptr_eq(&seen.state, &state)
-            && seen.spares.len() < SPARES
-        {
-            seen.spares.push(state);
-        }
+        seat.stamp.set(state.stamp);
+        seat.give(state);
+        seat
     }
 }
 
 /// The position, among the state's nodes, of the one that gets the call: from
 /// the first level that has one left.
 #[inline]
-fn choose(
-    state: &State,
-    rng: &mut Rng,
-    cursor: &mut u64,
-    options: &PickOptions<'_>,
-) -> Option<u32> {
-    let mut context = PickContext::new(rng, cursor, options.tried).with_hash(options.hash);
-    state.levels.iter().find_map(|level| {
-        let index = level.picker.pick(&mut context)?;
-        (index < level.view.len()).then(|| level.view.start() + index)
-    })
+fn choose(state: &State, context: &mut PickContext<'_>) -> Option<u32> {
+    match state.first.pick(context) {
+        None => choose_below(state, context),
+        first => first,
+    }
+}
+
+#[cold]
+fn choose_below(state: &State, context: &mut PickContext<'_>) -> Option<u32> {
+    state.below.iter().find_map(|level| level.pick(context))
 }
 
 /// Counts the call and makes its guard.
 #[inline]
 fn begin(state: Arc<State>, node: u32, slot: Slot) -> Pick {
     state.nodes[node as usize].stats().begin(slot);
-    let started = state
-        .stopwatch
-        .as_ref()
-        .map_or(Timestamp::default(), |clock| clock.now());
+    let started = match &state.stopwatch {
+        None => Timestamp::default(),
+        Some(clock) => clock.now(),
+    };
     Pick::new(state, node, started)
 }
 
-/// Uncounts a call and takes back the handle that it held.
-#[inline]
-pub(super) fn end(state: Arc<State>, node: u32, outcome: Outcome) {
-    let mut state = Some(state);
-    let done = LOCAL.try_with(|local| {
-        if let Ok(mut local) = local.try_borrow_mut()
-            && let Some(state) = state.take()
-        {
-            state.nodes[node as usize]
-                .stats()
-                .end(local.lease.slot(), outcome);
-            local.keep(state);
+/// Further handles kept at a seat: as many calls as a thread usually has in
+/// flight at once. Beyond it, a handle costs two locked instructions (4 ns).
+const SPARES: usize = 32;
+
+/// A thread's place at one balancer.
+struct Seat {
+    /// The stamp of the state that the handles are to; 0, which no state has,
+    /// while there is none.
+    stamp: Cell<u64>,
+    rng: Cell<Rng>,
+    cursor: Cell<u64>,
+    /// The handle that the next pick takes: where picks follow one another,
+    /// there and back is all that happens.
+    handle: Cell<Option<Arc<State>>>,
+    spares: RefCell<Vec<Arc<State>>>,
+    balancer: Cell<Option<Weak<Core>>>,
+}
+
+impl Seat {
+    fn new() -> Self {
+        Self {
+            stamp: Cell::new(0),
+            rng: Cell::new(Rng::seeded(0)),
+            cursor: Cell::new(0),
+            handle: Cell::new(None),
+            spares: RefCell::new(Vec::new()),
+            balancer: Cell::new(None),
         }
-    });
-    if let (Ok(()) | Err(_), Some(state)) = (done, state) {
-        state.nodes[node as usize].stats().end(Slot::shared(), outcome);
+    }
+
+    #[inline]
+    fn take(&self, core: &Core) -> Arc<State> {
+        match self.handle.take() {
+            Some(state) => state,
+            None => self.take_spare(core),
+        }
+    }
+
+    #[inline(never)]
+    fn take_spare(&self, core: &Core) -> Arc<State> {
+        let mut spares = self.spares.borrow_mut();
+        match spares.pop() {
+            // The last one stays, to be copied from.
+            Some(last) if spares.is_empty() => {
+                spares.push(Arc::clone(&last));
+                last
+            }
+            Some(spare) => spare,
+            // Published after the stamp was read, at worst: newer, never older.
+            None => core.published.load(),
+        }
+    }
+
+    #[inline]
+    fn give(&self, state: Arc<State>) {
+        if let Some(other) = self.handle.replace(Some(state)) {
+            self.give_spare(other);
+        }
+    }
+
+    #[inline(never)]
+    fn give_spare(&self, state: Arc<State>) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.len() < SPARES {
+            spares.push(state);
+        }
+    }
+
+    fn clear(&self) {
+        self.stamp.set(0);
+        let handle = self.handle.take();
+        // Dropped after the borrow has ended: a state may own a picker that
+        // picks when it is dropped.
+        let spares = self.spares.take();
+        drop((handle, spares));
     }
 }
 
-/// The slot of this thread, for a call that has no handle to give back.
-pub(super) fn slot() -> Slot {
-    LOCAL
-        .try_with(|local| local.try_borrow().ok().map(|local| local.lease.slot()))
-        .ok()
-        .flatten()
-        .unwrap_or_else(Slot::shared)
+/// A seat for each balancer, found by its place. A seat never moves once it is
+/// there: the first few are part of the thread's own storage, the others come
+/// in rows of 8, 16, 32 …
+struct Seats {
+    near: [Seat; Seats::NEAR as usize],
+    far: [OnceCell<Box<[Seat]>>; Seats::ROWS],
+}
+
+impl Seats {
+    const NEAR: u32 = 8;
+    /// Enough for every place that a `u32` names.
+    const ROWS: usize = 30;
+
+    fn new() -> Self {
+        Self {
+            near: std::array::from_fn(|_| Seat::new()),
+            far: [const { OnceCell::new() }; Self::ROWS],
+        }
+    }
+
+    #[inline]
+    fn get(&self, place: u32) -> Option<&Seat> {
+        match self.near.get(place as usize) {
+            None => self.get_far(place),
+            near => near,
+        }
+    }
+
+    #[cold]
+    fn get_far(&self, place: u32) -> Option<&Seat> {
+        let (row, offset) = Self::locate(place);
+        self.far[row].get().map(|seats| &seats[offset])
+    }
+
+    fn make(&self, place: u32) -> &Seat {
+        if let Some(near) = self.near.get(place as usize) {
+            return near;
+        }
+        let (row, offset) = Self::locate(place);
+        let seats = self.far[row].get_or_init(|| {
+            let len = Self::NEAR << row;
+            (0..len).map(|_| Seat::new()).collect()
+        });
+        &seats[offset]
+    }
+
+    /// The row of a far place, and where in it: row r begins at 8 · 2^r.
+    fn locate(place: u32) -> (usize, usize) {
+        let row = place.ilog2() - Self::NEAR.ilog2();
+        (row as usize, (place - (Self::NEAR << row)) as usize)
+    }
+
+    fn clear_abandoned(&self) {
+        let far = self.far.iter().filter_map(OnceCell::get).flatten();
+        for seat in self.near.iter().chain(far) {
+            let balancer = seat.balancer.take();
+            if balancer
+                .as_ref()
+                .is_some_and(|balancer| balancer.strong_count() == 0)
+            {
+                seat.clear();
+            } else {
+                seat.balancer.set(balancer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_has_a_seat_of_its_own() {
+        let mut next = (0, 0);
+        for place in Seats::NEAR..10_000 {
+            assert_eq!(Seats::locate(place), next);
+            next.1 += 1;
+            if next.1 == (Seats::NEAR as usize) << next.0 {
+                next = (next.0 + 1, 0);
+            }
+        }
+        assert!(Seats::locate(u32::MAX).0 < Seats::ROWS);
+
+        let seats = Seats::new();
+        for place in [0, 7, 8, 9, 100] {
+            seats.make(place).stamp.set(u64::from(place) + 1);
+        }
+        for place in [0, 7, 8, 9, 100] {
+            let seat = seats.get(place).expect("it was made");
+            assert_eq!(seat.stamp.get(), u64::from(place) + 1);
+        }
+        assert!(seats.get(1_000).is_none());
+    }
 }

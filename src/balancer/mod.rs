@@ -42,14 +42,14 @@ use futures::Stream;
 use tokio::sync::watch;
 
 pub use builder::BalancerBuilder;
-pub use pick::Pick;
+pub use pick::{DetachedPick, Pick};
 pub use updater::Updater;
 
 use self::core::Core;
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
-use crate::strategy::Tried;
+use crate::strategy::PickOptions;
 use driver::Driver;
 
 /// Picks an endpoint of one service for each call.
@@ -103,7 +103,7 @@ impl Balancer {
     /// known yet, discovery failed, empty, or none eligible.
     #[inline]
     pub fn pick(&self) -> Result<Pick, Error> {
-        local::pick(&self.core, &PickOptions::new())
+        local::pick(&self.core, &PickOptions::ANY)
     }
 
     /// Picks with a hash key, or around the endpoints a call has tried.
@@ -175,61 +175,5 @@ impl fmt::Debug for Balancer {
             .field("eligible", &snapshot.eligible)
             .field("discovery", &snapshot.discovery)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a pick is asked for beyond "any".
-///
-/// ```
-/// use waypost::strategy::Tried;
-/// use waypost::{Balancer, Endpoint, EndpointSet, PickOptions};
-///
-/// # fn main() -> Result<(), waypost::Error> {
-/// let (users, mut updater) = Balancer::builder("users").manual()?;
-/// updater.apply(EndpointSet::new([Endpoint::at("10.0.0.1:80")?, Endpoint::at("10.0.0.2:80")?])?);
-///
-/// let mut tried = Tried::new();
-/// let first = users.pick()?;
-/// tried.insert(first.key());
-/// let second = users.pick_with(&PickOptions::new().tried(&tried))?;
-/// assert_ne!(first.id(), second.id());
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub struct PickOptions<'a> {
-    tried: &'a Tried,
-    hash: Option<u64>,
-}
-
-static NOTHING_TRIED: Tried = Tried::new();
-
-impl<'a> PickOptions<'a> {
-    /// Any endpoint.
-    #[inline]
-    pub fn new() -> Self {
-        Self {
-            tried: &NOTHING_TRIED,
-            hash: None,
-        }
-    }
-
-    /// None of those that the call has tried.
-    pub fn tried(mut self, tried: &'a Tried) -> Self {
-        self.tried = tried;
-        self
-    }
-
-    /// With the hash of the call's key, for strategies that keep equal keys
-    /// together.
-    pub fn hash(mut self, hash: u64) -> Self {
-        self.hash = Some(hash);
-        self
-    }
-}
-
-impl Default for PickOptions<'_> {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::endpoint::{EndpointSet, Status};
 use crate::error::{Counts, Error};
-use crate::strategy::{BoxPicker, Strategy};
-use crate::sync::Versioned;
+use crate::strategy::{BoxPicker, PickContext, RoundRobin, Strategy};
+use crate::sync::{Stamped, next_stamp};
 use crate::time::Clock;
 use crate::view::{Node, View};
 
 /// One moment of a balancer: the set, its nodes, and a picker for each level.
 pub(super) struct State {
-    pub(super) version: u64,
+    pub(super) stamp: u64,
     /// The balancer's place in the threads' tables.
     pub(super) place: u32,
     pub(super) knowledge: Knowledge,
@@ -25,7 +25,10 @@ pub(super) struct State {
     /// Where in `nodes` each endpoint of `set` is; none when the two orders
     /// are the same, as they are while every endpoint may be picked.
     positions: Option<Box<[u32]>>,
-    pub(super) levels: Box<[Level]>,
+    /// The level that is used first; one without nodes where there is none.
+    pub(super) first: Level,
+    /// Those that are used when the call has tried all of the ones before.
+    pub(super) below: Box<[Level]>,
     pub(super) counts: Counts,
     /// The clock that latency is taken with, where it is taken.
     pub(super) stopwatch: Option<Clock>,
@@ -40,20 +43,41 @@ pub(super) enum Knowledge {
 
 /// The endpoints of one priority, and the choice among them.
 pub(super) struct Level {
-    pub(super) view: View,
-    pub(super) picker: BoxPicker,
+    view: View,
+    picker: BoxPicker,
 }
 
-impl Versioned for State {
-    fn version(&self) -> u64 {
-        self.version
+impl Level {
+    fn new(view: View, strategy: &dyn Strategy) -> Self {
+        Self {
+            picker: strategy.build(&view),
+            view,
+        }
+    }
+
+    fn none() -> Self {
+        let nodes: Arc<[Arc<Node>]> = Arc::from([]);
+        Self::new(View::new(nodes, 0..0), &RoundRobin::new())
+    }
+
+    /// The position, among the state's nodes, of the one that gets the call.
+    #[inline]
+    pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
+        let index = self.picker.pick(context)?;
+        (index < self.view.len()).then(|| self.view.start() + index)
+    }
+}
+
+impl Stamped for State {
+    fn stamp(&self) -> u64 {
+        self.stamp
     }
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
-            .field("version", &self.version)
+            .field("stamp", &self.stamp)
             .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
@@ -63,13 +87,14 @@ impl State {
     /// Before anything is known.
     pub(super) fn unknown(place: u32, stopwatch: Option<Clock>) -> Self {
         Self {
-            version: 1,
+            stamp: next_stamp(),
             place,
             knowledge: Knowledge::NotYet,
             set: EndpointSet::empty(),
             nodes: Arc::from([]),
             positions: None,
-            levels: Box::from([]),
+            first: Level::none(),
+            below: Box::from([]),
             counts: Counts::default(),
             stopwatch,
         }
@@ -78,7 +103,6 @@ impl State {
     /// After a failure while nothing was known.
     pub(super) fn failed(before: &Self, error: Error) -> Self {
         Self {
-            version: before.version + 1,
             knowledge: Knowledge::Failed(error),
             ..Self::unknown(before.place, before.stopwatch.clone())
         }
@@ -101,20 +125,19 @@ impl State {
             by_level(&nodes)
         };
         let nodes: Arc<[Arc<Node>]> = nodes.into();
-        let levels = levels(&nodes, counts.eligible, one_level)
-            .map(|view| Level {
-                picker: strategy.build(&view),
-                view,
-            })
-            .collect();
+        let mut levels = levels(&nodes, counts.eligible, one_level)
+            .map(|view| Level::new(view, strategy));
+        let first = levels.next().unwrap_or_else(Level::none);
+        let below = levels.collect();
         Self {
-            version: before.version + 1,
+            stamp: next_stamp(),
             place: before.place,
             knowledge: Knowledge::Known,
             set,
             nodes,
             positions,
-            levels,
+            first,
+            below,
             counts,
             stopwatch: before.stopwatch.clone(),
         }

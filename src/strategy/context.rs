@@ -4,71 +4,126 @@ use super::Tried;
 use crate::rng::Rng;
 use crate::view::{NodeIndex, View};
 
-/// What a pick is made with: randomness, the thread's place in the turn, the
-/// call's hash key, and what the call has tried.
-#[derive(Debug)]
-pub struct PickContext<'a> {
-    rng: &'a mut Rng,
-    cursor: &'a mut u64,
+/// What a pick is asked for beyond "any".
+///
+/// ```
+/// use waypost::strategy::Tried;
+/// use waypost::{Balancer, Endpoint, EndpointSet, PickOptions};
+///
+/// # fn main() -> Result<(), waypost::Error> {
+/// let (users, mut updater) = Balancer::builder("users").manual()?;
+/// updater.apply(EndpointSet::new([Endpoint::at("10.0.0.1:80")?, Endpoint::at("10.0.0.2:80")?])?);
+///
+/// let mut tried = Tried::new();
+/// let first = users.pick()?;
+/// tried.insert(first.key());
+/// let second = users.pick_with(&PickOptions::new().tried(&tried))?;
+/// assert_ne!(first.id(), second.id());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct PickOptions<'a> {
     tried: &'a Tried,
     hash: Option<u64>,
 }
 
+static NOTHING_TRIED: Tried = Tried::new();
+
+impl PickOptions<'static> {
+    /// Any endpoint.
+    pub const ANY: Self = Self {
+        tried: &NOTHING_TRIED,
+        hash: None,
+    };
+}
+
+impl<'a> PickOptions<'a> {
+    /// Any endpoint.
+    pub const fn new() -> Self {
+        PickOptions::ANY
+    }
+
+    /// None of those that the call has tried.
+    pub const fn tried(mut self, tried: &'a Tried) -> Self {
+        self.tried = tried;
+        self
+    }
+
+    /// With the hash of the call's key, for strategies that keep equal keys
+    /// together.
+    pub const fn hash(mut self, hash: u64) -> Self {
+        self.hash = Some(hash);
+        self
+    }
+
+    /// Whether the call has tried nothing yet.
+    #[must_use]
+    pub fn is_first_try(&self) -> bool {
+        self.tried.is_empty()
+    }
+}
+
+impl Default for PickOptions<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a pick is made with: the thread's randomness and place in the turn, and
+/// what the call asks for.
+#[derive(Debug)]
+pub struct PickContext<'a> {
+    rng: Rng,
+    cursor: u64,
+    options: &'a PickOptions<'a>,
+}
+
 impl<'a> PickContext<'a> {
-    /// A context for one pick. `cursor` is whatever the picker left in it
-    /// after the thread's last pick; begin with a random number, so that many
-    /// clients do not walk in step.
+    /// A context for the picks of one thread, which begin at `cursor`: a random
+    /// number, so that many clients do not walk in step.
     #[inline]
-    pub fn new(rng: &'a mut Rng, cursor: &'a mut u64, tried: &'a Tried) -> Self {
+    #[must_use]
+    pub fn new(rng: Rng, cursor: u64, options: &'a PickOptions<'a>) -> Self {
         Self {
             rng,
             cursor,
-            tried,
-            hash: None,
+            options,
         }
-    }
-
-    /// The same with the hash of the call's key, for strategies that keep
-    /// equal keys together.
-    #[must_use]
-    #[inline]
-    pub fn with_hash(mut self, hash: Option<u64>) -> Self {
-        self.hash = hash;
-        self
     }
 
     /// The random source.
     #[inline]
     pub fn rng(&mut self) -> &mut Rng {
-        self.rng
+        &mut self.rng
     }
 
     /// A number that the thread keeps from pick to pick of this balancer, also
     /// across changes of the set. Its meaning is the strategy's.
     #[inline]
     pub fn cursor(&mut self) -> &mut u64 {
-        self.cursor
+        &mut self.cursor
     }
 
     /// What the call has tried.
     #[must_use]
     #[inline]
     pub fn tried(&self) -> &Tried {
-        self.tried
+        self.options.tried
     }
 
     /// The hash of the call's key, if it has one.
     #[must_use]
     #[inline]
     pub fn hash(&self) -> Option<u64> {
-        self.hash
+        self.options.hash
     }
 
     /// Whether the call may go to that node: it exists, and was not tried.
     #[must_use]
     #[inline]
     pub fn may_pick(&self, view: &View, index: NodeIndex) -> bool {
-        self.tried.is_empty() || !self.tried.contains(view.node(index).key())
+        self.tried().is_empty() || !self.tried().contains(view.node(index).key())
     }
 
     /// `index` if the call may go there, else the next node after it, in turn,

@@ -59,7 +59,7 @@ mod tried;
 use std::fmt;
 use std::sync::Arc;
 
-pub use context::PickContext;
+pub use context::{PickContext, PickOptions};
 pub use least_conn::LeastConn;
 pub use p2c::P2c;
 pub use random::Random;

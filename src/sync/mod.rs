@@ -4,7 +4,7 @@
 mod published;
 mod slot;
 
-pub(crate) use published::{Published, Versioned};
+pub(crate) use published::{Published, Stamped, next_stamp};
 pub(crate) use slot::{Lease, Slot};
 
 pub(crate) mod atomic {

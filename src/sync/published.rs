@@ -1,41 +1,48 @@
 //! One value that many threads read all the time and one replaces now and then.
 //!
-//! A reader that has a copy from before asks [`Published::version`], which is
-//! one load from a line that stays in its cache until the next publication, and
-//! fetches the value only when the version is newer than its copy's. That is
-//! how a pick reads the whole state for about a nanosecond and touches no
-//! counter that another thread writes.
+//! A reader that has a copy from before asks [`Published::stamp`], which is one
+//! load from a line that stays in its cache until the next publication, and
+//! fetches the value only when its copy carries another stamp. That is how a
+//! pick reads the whole state for about a nanosecond and touches no counter
+//! that another thread writes.
 
 use std::sync::Arc;
 
 use super::atomic::{AtomicU64, Ordering};
 
-/// A value whose age can be compared: every publication carries a higher
-/// version than the one before.
-pub(crate) trait Versioned {
-    fn version(&self) -> u64;
+/// A value that carries a stamp of its own: no other value of the process has
+/// it, and every publication's is higher than that of the one before.
+pub(crate) trait Stamped {
+    fn stamp(&self) -> u64;
+}
+
+/// The next stamp. Never 0, so that 0 can stand for "none".
+pub(crate) fn next_stamp() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 pub(crate) struct Published<T> {
     /// Never ahead of `value`: it is raised after the swap. A reader that sees
-    /// version v therefore loads a value of version v or later, and what a
-    /// thread reads never goes back in time.
-    version: AtomicU64,
+    /// a stamp therefore loads the value of that stamp or a later one, and what
+    /// a thread reads never goes back in time.
+    stamp: AtomicU64,
     value: Swap<T>,
 }
 
-impl<T: Versioned> Published<T> {
+impl<T: Stamped> Published<T> {
     pub(crate) fn new(value: Arc<T>) -> Self {
         Self {
-            version: AtomicU64::new(value.version()),
+            stamp: AtomicU64::new(value.stamp()),
             value: Swap::new(value),
         }
     }
 
-    /// The version of the value that can be loaded now, or of one before it.
+    /// The stamp of the value that can be loaded now, or of one before it.
     #[inline]
-    pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    pub(crate) fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Acquire)
     }
 
     pub(crate) fn load(&self) -> Arc<T> {
@@ -45,10 +52,10 @@ impl<T: Versioned> Published<T> {
     /// Publishes `next` in one swap and returns what was there. There is one
     /// publisher at a time.
     pub(crate) fn publish(&self, next: Arc<T>) -> Arc<T> {
-        let version = next.version();
+        let stamp = next.stamp();
         let previous = self.value.swap(next);
-        debug_assert!(previous.version() < version);
-        self.version.store(version, Ordering::Release);
+        debug_assert!(previous.stamp() < stamp);
+        self.stamp.store(stamp, Ordering::Release);
         previous
     }
 }
@@ -95,25 +102,25 @@ mod loom_tests {
     use super::*;
 
     struct State {
-        version: u64,
+        stamp: u64,
         content: u64,
     }
 
-    impl Versioned for State {
-        fn version(&self) -> u64 {
-            self.version
+    impl Stamped for State {
+        fn stamp(&self) -> u64 {
+            self.stamp
         }
     }
 
-    fn state(version: u64) -> Arc<State> {
+    fn state(stamp: u64) -> Arc<State> {
         Arc::new(State {
-            version,
-            content: version * 10,
+            stamp,
+            content: stamp * 10,
         })
     }
 
-    /// A reader that refreshes its copy by version never sees a torn state,
-    /// never goes back, and sees a publication that happened before it looked.
+    /// A reader that refreshes its copy by stamp never sees a torn state, never
+    /// goes back, and sees a publication that happened before it looked.
     #[test]
     fn readers_move_forward_only() {
         loom::model(|| {
@@ -127,18 +134,18 @@ mod loom_tests {
             };
             let mut copy = published.load();
             for _ in 0..2 {
-                let version = published.version();
-                if copy.version < version {
+                let stamp = published.stamp();
+                if copy.stamp != stamp {
                     let next = published.load();
-                    assert!(next.version >= version);
-                    assert!(next.version > copy.version);
+                    assert!(next.stamp >= stamp);
+                    assert!(next.stamp >= copy.stamp);
                     copy = next;
                 }
-                assert_eq!(copy.content, copy.version * 10);
+                assert_eq!(copy.content, copy.stamp * 10);
             }
             writer.join().unwrap();
-            assert_eq!(published.version(), 3);
-            assert_eq!(published.load().version, 3);
+            assert_eq!(published.stamp(), 3);
+            assert_eq!(published.load().stamp, 3);
         });
     }
 }
