@@ -148,6 +148,7 @@ impl View {
     }
 
     /// The weights, in the order of the nodes.
+    #[must_use]
     pub fn weights(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
         self.nodes().iter().map(|node| node.weight())
     }

@@ -98,6 +98,10 @@ impl BalancerBuilder {
     ///
     /// [`Error::is_invalid`] when the service's name is none, and an error that
     /// says so when there is no Tokio runtime to run the driver.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a source is handed over; `Arc` and clonable handles are sources too"
+    )]
     pub fn spawn(self, discover: impl Discover) -> Result<Balancer, Error> {
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime("a balancer"))?;
         let (balancer, updater) = self.manual()?;

@@ -123,7 +123,7 @@ impl Local {
     }
 
     /// Takes a handle back, if it is one to the state the thread knows.
-    #[inline(always)]
+    #[inline]
     fn keep(&self, state: Arc<State>) {
         if let Some(seat) = self.seats.get(state.place)
             && seat.stamp.get() == state.stamp

@@ -43,7 +43,7 @@ struct Absent {
 
 /// How long an endpoint that left is remembered: longer than a registry's flap
 /// or a restart, after which its old figures mislead.
-const REMEMBERED: Duration = Duration::from_secs(300);
+const REMEMBERED: Duration = Duration::from_mins(5);
 
 /// How often the absent are looked through: rarely enough that ten thousand of
 /// them cost nothing in a storm of updates.

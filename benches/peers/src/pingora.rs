@@ -31,7 +31,7 @@ struct Shelf(Arc<Mutex<BTreeSet<Backend>>>);
 
 #[async_trait]
 impl ServiceDiscovery for Shelf {
-    async fn discover(&self) -> pingora_load_balancing::prelude_error::Result<Answer> {
+    async fn discover(&self) -> pingora_error::Result<Answer> {
         let set = std::mem::take(&mut *self.0.lock().expect("nobody panics"));
         Ok((set, HashMap::new()))
     }
@@ -70,7 +70,9 @@ where
     S::Iter: BackendIter,
 {
     let updated = balancer.update().now_or_never();
-    updated.expect("the shelf answers at once").expect("and never fails");
+    updated
+        .expect("the shelf answers at once")
+        .expect("and never fails");
 }
 
 fn select<S>(balancer: &LoadBalancer<S>, key: &[u8])
@@ -119,8 +121,8 @@ pub fn rebuild(n: usize) -> Row {
         for _ in 0..times {
             select(&balancer, b"");
             let mut next = BTreeSet::clone(&balancer.backends().get_backend());
-            next.remove(&backend(n / 2, 2 - turn % 2));
-            next.insert(backend(n / 2, 1 + turn % 2));
+            next.remove(&backend(n / 2, 1 + turn % 2));
+            next.insert(backend(n / 2, 2 - turn % 2));
             turn += 1;
             *shelf.0.lock().expect("nobody panics") = next;
             let begun = Instant::now();

@@ -144,9 +144,19 @@ type Task = Box<dyn FnOnce() + Send>;
 pub struct Helper(mpsc::Sender<Task>);
 
 impl Helper {
+    /// Pins this thread to the first core and the helper to the last, where the
+    /// system has that: a thread that wakes another often gets it beside itself
+    /// for some milliseconds, and a sample of two that take turns on one core
+    /// would pass for perfect scaling.
     pub fn start() -> Self {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let (first, last) = (cores.first().copied(), cores.last().copied());
         let (sender, tasks) = mpsc::channel::<Task>();
-        thread::spawn(move || tasks.into_iter().for_each(|task| task()));
+        thread::spawn(move || {
+            last.map(core_affinity::set_for_current);
+            tasks.into_iter().for_each(|task| task());
+        });
+        first.map(core_affinity::set_for_current);
         Self(sender)
     }
 
@@ -169,7 +179,7 @@ impl Helper {
         pass(&gate);
         let ours = timed(times, operation);
         let theirs = finished.recv().expect("the helper lives");
-        ours.midpoint(theirs)
+        (ours + theirs) / 2
     }
 }
 
@@ -178,15 +188,5 @@ fn pass(gate: &AtomicUsize) {
     gate.fetch_add(1, Ordering::AcqRel);
     while gate.load(Ordering::Acquire) < 2 {
         std::hint::spin_loop();
-    }
-}
-
-trait Midpoint {
-    fn midpoint(self, other: Self) -> Self;
-}
-
-impl Midpoint for Duration {
-    fn midpoint(self, other: Self) -> Self {
-        (self + other) / 2
     }
 }

@@ -3,6 +3,7 @@
 //! goes down again.
 
 use std::convert::Infallible;
+use std::fmt::Debug;
 use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
@@ -42,19 +43,17 @@ impl Service<()> for Replica {
 type Balanced<S> = Balance<ServiceList<Vec<S>>, ()>;
 
 /// What a service needs to be in a [`Balance`], in short.
-trait Loaded: Service<(), Response = usize, Error = Infallible> + Load<Metric: std::fmt::Debug> {}
+trait Loaded: Service<(), Response = usize, Error = Infallible> + Load<Metric: Debug> + Unpin {}
 
 impl<S> Loaded for S where
-    S: Service<(), Response = usize, Error = Infallible> + Load<Metric: std::fmt::Debug>
+    S: Service<(), Response = usize, Error = Infallible> + Load<Metric: Debug> + Unpin
 {
 }
 
 fn balance<S: Loaded>(n: usize, wrap: fn(Replica) -> S) -> Balanced<S> {
     let services = (0..n).map(Replica).map(wrap).collect();
     let mut balance = Balance::new(ServiceList::new(services));
-    crate::assert_spread(n, || {
-        answer(begin(&mut balance))
-    });
+    crate::assert_spread(n, || answer(begin(&mut balance)));
     balance
 }
 
@@ -75,7 +74,7 @@ fn begin<S: Loaded>(balance: &mut Balanced<S>) -> <Balanced<S> as Service<()>>::
     balance.call(())
 }
 
-fn answer<F, E: std::fmt::Debug>(response: F) -> usize
+fn answer<F, E: Debug>(response: F) -> usize
 where
     F: Future<Output = Result<usize, E>>,
 {

@@ -1,6 +1,7 @@
 //! waypost: a pick, its guard, the endpoint behind it reached, the guard's end.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use waypost::strategy::{LeastConn, P2c, Random, RoundRobin, Strategy};
@@ -40,16 +41,16 @@ fn pick(balancer: &Balancer) {
 }
 
 pub fn picks(n: usize) -> Vec<Row> {
-    let pick_and_drop = |name, strategy: Box<dyn Strategy>| {
+    let pick_and_drop = |name, strategy: Arc<dyn Strategy>| {
         let (balancer, _) = balancer(strategy, n, false);
         Row::repeated(name, move || pick(&balancer))
     };
     let (timed, _) = balancer(P2c::new(), n, true);
     [
-        pick_and_drop(P2C, Box::new(P2c::new())),
-        pick_and_drop(ROUND_ROBIN, Box::new(RoundRobin::new())),
-        pick_and_drop(RANDOM, Box::new(Random::new())),
-        pick_and_drop(LEAST_CONN, Box::new(LeastConn::new())),
+        pick_and_drop(P2C, Arc::new(P2c::new())),
+        pick_and_drop(ROUND_ROBIN, Arc::new(RoundRobin::new())),
+        pick_and_drop(RANDOM, Arc::new(Random::new())),
+        pick_and_drop(LEAST_CONN, Arc::new(LeastConn::new())),
         Row::repeated(P2C_LATENCY, move || {
             let pick = timed.pick().expect("there are endpoints");
             black_box(pick.address());
@@ -61,14 +62,14 @@ pub fn picks(n: usize) -> Vec<Row> {
 }
 
 pub fn contended(n: usize, helper: &Helper) -> Vec<Row> {
-    let pair = |name, strategy: Box<dyn Strategy>| {
+    let pair = |name, strategy: Arc<dyn Strategy>| {
         let (balancer, _) = balancer(strategy, n, false);
         Row::pair(name, move || pick(&balancer), helper).map(|row| row.on(n))
     };
     [
-        pair(P2C, Box::new(P2c::new())),
-        pair(ROUND_ROBIN, Box::new(RoundRobin::new())),
-        pair(RANDOM, Box::new(Random::new())),
+        pair(P2C, Arc::new(P2c::new())),
+        pair(ROUND_ROBIN, Arc::new(RoundRobin::new())),
+        pair(RANDOM, Arc::new(Random::new())),
     ]
     .into_iter()
     .flatten()
@@ -76,12 +77,12 @@ pub fn contended(n: usize, helper: &Helper) -> Vec<Row> {
 }
 
 pub fn rebuilds(n: usize) -> Vec<Row> {
-    let weight = |i: u64| {
+    let weight = move |i: u64| {
         let endpoint = Endpoint::builder(address(n / 2).to_string());
-        let endpoint = endpoint.weight(1 + (i % 2) as u32).build();
+        let endpoint = endpoint.weight(if i % 2 == 0 { 2 } else { 1 }).build();
         endpoint.expect("it is an endpoint")
     };
-    let metadata = |i: u64| {
+    let metadata = move |i: u64| {
         let endpoint = Endpoint::builder(address(n / 2).to_string());
         let endpoint = endpoint.metadata("turn", (i % 2).to_string()).build();
         endpoint.expect("it is an endpoint")
