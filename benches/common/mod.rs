@@ -51,7 +51,9 @@ pub fn floors(c: &mut Criterion) {
     let swap = arc_swap::ArcSwap::from_pointee(7_u64);
     group.bench_function("arc_swap_load", |b| b.iter(|| **black_box(&swap).load()));
     let mut cache = arc_swap::Cache::new(&swap);
-    group.bench_function("arc_swap_cache", |b| b.iter(|| **black_box(&mut cache).load()));
+    group.bench_function("arc_swap_cache", |b| {
+        b.iter(|| **black_box(&mut cache).load())
+    });
     let arc = Arc::new(7_u64);
     group.bench_function("arc_clone_drop", |b| {
         b.iter(|| drop(black_box(Arc::clone(black_box(&arc)))));

@@ -84,9 +84,8 @@ impl BalancerBuilder {
         let within = self.first_answer;
         let balancer = self.spawn(discover)?;
         let mut snapshots = balancer.core.snapshots.subscribe();
-        let answered = snapshots.wait_for(|snapshot| {
-            !matches!(snapshot.discovery, Discovery::Unknown { error: None })
-        });
+        let answered = snapshots
+            .wait_for(|snapshot| !matches!(snapshot.discovery, Discovery::Unknown { error: None }));
         // Late is as good as answered: see above.
         drop(tokio::time::timeout(within, answered).await);
         Ok(balancer)

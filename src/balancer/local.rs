@@ -59,7 +59,9 @@ pub(super) fn end(state: Arc<State>, node: u32, outcome: Outcome) {
         })
         .is_err();
     if thread_is_gone && let Some(state) = held {
-        state.nodes[node as usize].stats().end(Slot::shared(), outcome);
+        state.nodes[node as usize]
+            .stats()
+            .end(Slot::shared(), outcome);
     }
 }
 

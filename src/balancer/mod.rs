@@ -50,6 +50,7 @@ use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
 use crate::strategy::PickOptions;
+use crate::view::Node;
 use driver::Driver;
 
 /// Picks an endpoint of one service for each call.
@@ -140,6 +141,14 @@ impl Balancer {
     #[must_use]
     pub fn current(&self) -> EndpointSet {
         self.core.snapshots.borrow().set.clone()
+    }
+
+    /// The endpoints of the current set with their live stats: first those that
+    /// are picked from, in the order of their ids within each priority, then
+    /// those that take no calls. For display and for tests.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.core.published.load().nodes.to_vec()
     }
 
     /// How much is known of the service, and how fresh it is.

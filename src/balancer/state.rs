@@ -125,8 +125,8 @@ impl State {
             by_level(&nodes)
         };
         let nodes: Arc<[Arc<Node>]> = nodes.into();
-        let mut levels = levels(&nodes, counts.eligible, one_level)
-            .map(|view| Level::new(view, strategy));
+        let mut levels =
+            levels(&nodes, counts.eligible, one_level).map(|view| Level::new(view, strategy));
         let first = levels.next().unwrap_or_else(Level::none);
         let below = levels.collect();
         Self {
@@ -204,7 +204,11 @@ fn by_level(nodes: &[Arc<Node>]) -> (Vec<Arc<Node>>, Option<Box<[u32]>>) {
 }
 
 /// A view of each level among the first `eligible` nodes.
-fn levels(nodes: &Arc<[Arc<Node>]>, eligible: usize, one_level: bool) -> impl Iterator<Item = View> {
+fn levels(
+    nodes: &Arc<[Arc<Node>]>,
+    eligible: usize,
+    one_level: bool,
+) -> impl Iterator<Item = View> {
     let mut start = 0;
     std::iter::from_fn(move || {
         let first = nodes[..eligible].get(start)?;

@@ -110,7 +110,10 @@ impl Directory {
     fn admit(&self, service: &ServiceName, now: Timestamp) -> Result<Balancer, Error> {
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime("a directory"))?;
         let shared = &self.shared;
-        let mut sweeper = shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sweeper = shared
+            .writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut services = HashMap::clone(&shared.services.load());
         if let Some(entry) = services.get(service) {
             return Ok(entry.balancer.clone());
@@ -120,7 +123,11 @@ impl Directory {
         }
         if services.len() >= shared.max_services {
             let advice = "drop what is not needed, or raise `DirectoryBuilder::max_services`";
-            return Err(Error::limit("services of a directory", shared.max_services, advice));
+            return Err(Error::limit(
+                "services of a directory",
+                shared.max_services,
+                advice,
+            ));
         }
         let balancer = Balancer::builder(service.as_str())
             .strategy(Arc::clone(&shared.strategy))
@@ -165,7 +172,10 @@ async fn sweep(shared: Weak<Shared>, idle: Duration) {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let mut sweeper = shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sweeper = shared
+            .writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let now = shared.clock.now();
         let before = shared.services.load_full();
         if before.values().any(|entry| entry.is_idle(now, idle)) {

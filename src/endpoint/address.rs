@@ -39,7 +39,9 @@ pub struct Address {
 enum Kind {
     Socket(SocketAddr),
     /// The host's bytes are the text up to the last colon.
-    Host { port: u16 },
+    Host {
+        port: u16,
+    },
     Unix(Arc<Path>),
 }
 
@@ -60,7 +62,11 @@ impl Address {
         let path = path.into();
         let Some(text) = path.to_str() else {
             let shown = path.to_string_lossy();
-            return Err(Error::invalid(FIELD, shown, "the path is not valid Unicode"));
+            return Err(Error::invalid(
+                FIELD,
+                shown,
+                "the path is not valid Unicode",
+            ));
         };
         let text = checked(FIELD, text, Self::MAX_PATH)?;
         Ok(Self {
@@ -223,7 +229,10 @@ mod tests {
             let error = bad.parse::<Address>().unwrap_err();
             assert!(error.is_invalid());
             let text = error.to_string();
-            assert!(text.starts_with(FIELD) && text.contains(why), "{bad}: {text}");
+            assert!(
+                text.starts_with(FIELD) && text.contains(why),
+                "{bad}: {text}"
+            );
         }
         let long = format!("{}:80", "x".repeat(100_000));
         assert!(long.parse::<Address>().unwrap_err().to_string().len() < 400);

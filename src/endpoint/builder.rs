@@ -247,7 +247,10 @@ mod tests {
             (at().zone(""), "endpoint.locality.zone"),
             (at().region("a\u{0}"), "endpoint.locality.region"),
             (at().metadata("", "v"), "endpoint.metadata key"),
-            (at().metadata("k", "v").metadata("k", "w"), "endpoint.metadata key"),
+            (
+                at().metadata("k", "v").metadata("k", "w"),
+                "endpoint.metadata key",
+            ),
             (at().metadata("k", "v".repeat(9_000)), "endpoint.metadata"),
             (at().tls_name("https://a"), "endpoint.tls_name"),
             (at().authority("a b"), "endpoint.authority"),

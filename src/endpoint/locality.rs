@@ -37,9 +37,8 @@ impl Locality {
         zone: Option<&str>,
         sub_zone: Option<&str>,
     ) -> Result<Self, Error> {
-        let part = |field, text: Option<&str>| {
-            text.map(|text| checked(field, text, MAX_LEN)).transpose()
-        };
+        let part =
+            |field, text: Option<&str>| text.map(|text| checked(field, text, MAX_LEN)).transpose();
         Ok(Self {
             region: part("endpoint.locality.region", region)?,
             zone: part("endpoint.locality.zone", zone)?,

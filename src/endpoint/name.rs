@@ -104,7 +104,11 @@ impl EndpointId {
 /// A text that is neither empty, nor too long, nor hides control characters.
 pub(super) fn checked(field: &'static str, text: &str, max: usize) -> Result<Arc<str>, Error> {
     if text.is_empty() {
-        return Err(Error::invalid(field, text, "it is empty; leave it out instead"));
+        return Err(Error::invalid(
+            field,
+            text,
+            "it is empty; leave it out instead",
+        ));
     }
     if text.len() > max {
         let reason = format!("it has {} bytes; at most {max} are taken", text.len());

@@ -11,8 +11,8 @@
 //! follows the machine, because a reader pays for every stripe in use, and a
 //! counter for the memory of all of them.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -135,10 +135,7 @@ mod tests {
         let mut tenants = vec![0; Slot::stripes()];
         for slot in leases.iter().map(Lease::slot) {
             tenants[usize::from(slot.stripe)] += 1;
-            assert_eq!(
-                slot.exclusive,
-                usize::from(slot.stripe) < LAYOUT.exclusive
-            );
+            assert_eq!(slot.exclusive, usize::from(slot.stripe) < LAYOUT.exclusive);
         }
         assert!(tenants[..LAYOUT.exclusive].iter().all(|&count| count <= 1));
         assert!(tenants[LAYOUT.exclusive..].iter().all(|&count| count >= 1));

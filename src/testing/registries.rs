@@ -30,7 +30,9 @@ pub async fn discover(
     let source: Arc<dyn Discover> = Arc::new(source);
 
     let mut first = Watch::new(&*source, service, patience);
-    let set = first.next("the first set comes as soon as the state is known").await;
+    let set = first
+        .next("the first set comes as soon as the state is known")
+        .await;
     assert_eq!(&set, expected, "the first set is what the source holds");
     assert!(
         set.endpoints().is_sorted_by(|a, b| a.id() < b.id()),
@@ -42,7 +44,9 @@ pub async fn discover(
     assert_eq!(&set, expected, "all watchers see the same state");
 
     drop(second);
-    first.quiet("nothing comes while nothing changes, and the stream does not end").await;
+    first
+        .quiet("nothing comes while nothing changes, and the stream does not end")
+        .await;
 
     let balancer = Balancer::builder(service.as_str())
         .build(Arc::clone(&source))
@@ -83,7 +87,10 @@ impl Suite {
     async fn empty_is_an_answer(&self) {
         let mut watch = self.watch("empty");
         let set = watch
-            .until("a service without entries is an empty set, not silence", EndpointSet::is_empty)
+            .until(
+                "a service without entries is an empty set, not silence",
+                EndpointSet::is_empty,
+            )
             .await;
         assert!(set.is_empty());
     }
@@ -97,29 +104,41 @@ impl Suite {
             "a registration that was confirmed says so: {:?}",
             first.state()
         );
-        let one = watch
-            .until("an entry shows", |set| set.len() == 1)
-            .await;
+        let one = watch.until("an entry shows", |set| set.len() == 1).await;
         assert_eq!(*one.endpoints()[0], a, "an entry shows as it was announced");
 
         let second = self.register("come-and-go", &b).await;
         let two = watch
-            .until("a second entry shows beside the first", |set| set.len() == 2)
+            .until("a second entry shows beside the first", |set| {
+                set.len() == 2
+            })
             .await;
-        assert!(two.version() > one.version(), "versions rise with each change");
         assert!(
-            two.get(a.id()).is_some_and(|kept| Arc::ptr_eq(kept, &one.endpoints()[0])),
+            two.version() > one.version(),
+            "versions rise with each change"
+        );
+        assert!(
+            two.get(a.id())
+                .is_some_and(|kept| Arc::ptr_eq(kept, &one.endpoints()[0])),
             "an endpoint that did not change is shared with the set before"
         );
 
         first.deregister().await.expect("an entry can be taken out");
         let left = watch
-            .until("an entry that was taken out is gone", |set| set.get(a.id()).is_none())
+            .until("an entry that was taken out is gone", |set| {
+                set.get(a.id()).is_none()
+            })
             .await;
         assert!(left.get(b.id()).is_some(), "its neighbour stays");
-        second.deregister().await.expect("an entry can be taken out");
+        second
+            .deregister()
+            .await
+            .expect("an entry can be taken out");
         watch
-            .until("the last entry that was taken out leaves an empty set", EndpointSet::is_empty)
+            .until(
+                "the last entry that was taken out leaves an empty set",
+                EndpointSet::is_empty,
+            )
             .await;
     }
 
@@ -129,10 +148,15 @@ impl Suite {
         let mut registration = self.register("change", &endpoint(2)).await;
         let before = watch.until("both show", |set| set.len() == 2).await;
 
-        registration.set_weight(7).await.expect("a weight can be announced");
+        registration
+            .set_weight(7)
+            .await
+            .expect("a weight can be announced");
         let id = endpoint(2).id().clone();
         let after = watch
-            .until("a new weight shows", |set| set.get(&id).is_some_and(|e| e.weight() == 7))
+            .until("a new weight shows", |set| {
+                set.get(&id).is_some_and(|e| e.weight() == 7)
+            })
             .await;
         let diff = before.diff(&after);
         assert!(
@@ -152,8 +176,14 @@ impl Suite {
         assert_eq!(drained.len(), 2, "an endpoint that drains is still known");
         assert!(!drained.get(&id).expect("it is known").takes_calls());
 
-        registration.deregister().await.expect("an entry can be taken out");
-        neighbour.deregister().await.expect("an entry can be taken out");
+        registration
+            .deregister()
+            .await
+            .expect("an entry can be taken out");
+        neighbour
+            .deregister()
+            .await
+            .expect("an entry can be taken out");
     }
 
     async fn a_dropped_registration_leaves(&self) {
@@ -162,7 +192,10 @@ impl Suite {
         watch.until("it shows", |set| set.len() == 1).await;
         drop(registration);
         watch
-            .until("a registration that is dropped takes its entry out", EndpointSet::is_empty)
+            .until(
+                "a registration that is dropped takes its entry out",
+                EndpointSet::is_empty,
+            )
             .await;
     }
 
@@ -170,20 +203,21 @@ impl Suite {
         let mut watch = self.watch("twice");
         let older = self.register("twice", &endpoint(1)).await;
         watch.until("it shows", |set| set.len() == 1).await;
-        let newer = self
-            .register("twice", &endpoint(1).with_weight(5))
-            .await;
+        let newer = self.register("twice", &endpoint(1).with_weight(5)).await;
         watch
-            .until("the later registration of an id replaces the entry", |set| {
-                set.len() == 1 && set.endpoints()[0].weight() == 5
-            })
+            .until(
+                "the later registration of an id replaces the entry",
+                |set| set.len() == 1 && set.endpoints()[0].weight() == 5,
+            )
             .await;
         drop(older);
         watch
             .quiet("the end of the earlier registration does not take the later one's entry out")
             .await;
         newer.deregister().await.expect("an entry can be taken out");
-        watch.until("the later one can", EndpointSet::is_empty).await;
+        watch
+            .until("the later one can", EndpointSet::is_empty)
+            .await;
     }
 
     async fn services_are_kept_apart(&self) {
@@ -192,18 +226,27 @@ impl Suite {
         left.until("empty", EndpointSet::is_empty).await;
         right.until("empty", EndpointSet::is_empty).await;
         let registration = self.register("left", &endpoint(1)).await;
-        left.until("it shows where it was registered", |set| set.len() == 1).await;
+        left.until("it shows where it was registered", |set| set.len() == 1)
+            .await;
         right.quiet("an entry shows in its own service only").await;
-        registration.deregister().await.expect("an entry can be taken out");
+        registration
+            .deregister()
+            .await
+            .expect("an entry can be taken out");
     }
 
     async fn a_late_watcher_sees_what_is_there(&self) {
         let registration = self.register("late", &endpoint(1)).await;
         let mut watch = self.watch("late");
         watch
-            .until("a watcher that comes later sees what is there", |set| set.len() == 1)
+            .until("a watcher that comes later sees what is there", |set| {
+                set.len() == 1
+            })
             .await;
-        registration.deregister().await.expect("an entry can be taken out");
+        registration
+            .deregister()
+            .await
+            .expect("an entry can be taken out");
     }
 
     async fn many_entries_arrive_whole(&self) {
@@ -213,14 +256,19 @@ impl Suite {
         for i in 0..MANY {
             held.push(self.register("many", &endpoint(i)).await);
         }
-        let set = watch.until("all of many entries show", |set| set.len() == MANY).await;
+        let set = watch
+            .until("all of many entries show", |set| set.len() == MANY)
+            .await;
         for i in 0..MANY {
             let expected = endpoint(i);
             let found = set.get(expected.id()).expect("each of them is there");
             assert_eq!(**found, expected, "each shows as it was announced");
         }
         for registration in held {
-            registration.deregister().await.expect("an entry can be taken out");
+            registration
+                .deregister()
+                .await
+                .expect("an entry can be taken out");
         }
         watch.until("all of them go", EndpointSet::is_empty).await;
     }
@@ -237,7 +285,10 @@ impl Suite {
         let source = AsDiscover(registry);
         discover(source, &service("source"), &expected, self.patience).await;
         for registration in held {
-            registration.deregister().await.expect("an entry can be taken out");
+            registration
+                .deregister()
+                .await
+                .expect("an entry can be taken out");
         }
     }
 
@@ -287,7 +338,11 @@ impl Watch {
     }
 
     /// The first set that is as it should be.
-    async fn until(&mut self, law: &str, mut test: impl FnMut(&EndpointSet) -> bool) -> EndpointSet {
+    async fn until(
+        &mut self,
+        law: &str,
+        mut test: impl FnMut(&EndpointSet) -> bool,
+    ) -> EndpointSet {
         loop {
             let set = self.next(law).await;
             if test(&set) {

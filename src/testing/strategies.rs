@@ -57,7 +57,11 @@ fn the_same_seed_gives_the_same_picks(strategy: &impl Strategy) {
         let picks: Vec<_> = (0..100).map(|_| picker.pick(&mut context)).collect();
         picks
     };
-    assert_eq!(run(), run(), "picks depend on nothing but context and stats");
+    assert_eq!(
+        run(),
+        run(),
+        "picks depend on nothing but context and stats"
+    );
 }
 
 fn what_was_tried_is_not_picked(strategy: &impl Strategy) {
@@ -76,12 +80,19 @@ fn what_was_tried_is_not_picked(strategy: &impl Strategy) {
                         panic!("attempt {attempt} of {n} finds one that was not tried")
                     });
                     let key = view.node(index).key();
-                    assert!(!tried.contains(key), "one that was tried is not picked again");
+                    assert!(
+                        !tried.contains(key),
+                        "one that was tried is not picked again"
+                    );
                     tried.insert(key);
                 }
                 let options = PickOptions::new().tried(&tried);
                 let mut context = PickContext::new(Rng::seeded(1), 0, &options);
-                assert_eq!(picker.pick(&mut context), None, "when all were tried there is none");
+                assert_eq!(
+                    picker.pick(&mut context),
+                    None,
+                    "when all were tried there is none"
+                );
             }
         }
     }
@@ -114,7 +125,10 @@ fn a_set_may_change_under_calls(strategy: impl Strategy) {
         updater.apply(set.clone());
         for _ in 0..5 {
             let pick = balancer.pick().expect("there are endpoints");
-            assert!(set.get(pick.id()).is_some(), "a pick is of the set that was applied last");
+            assert!(
+                set.get(pick.id()).is_some(),
+                "a pick is of the set that was applied last"
+            );
             held.push(pick);
         }
         while held.len() > 20 {
@@ -126,7 +140,11 @@ fn a_set_may_change_under_calls(strategy: impl Strategy) {
     updater.apply(EndpointSet::new((0..40).map(|i| endpoint(i, 1))).expect("ids differ"));
     for _ in 0..200 {
         let pick = balancer.pick().expect("there are endpoints");
-        assert_eq!(pick.stats().in_flight(), 1, "every call that ended was uncounted once");
+        assert_eq!(
+            pick.stats().in_flight(),
+            1,
+            "every call that ended was uncounted once"
+        );
     }
 }
 
@@ -154,7 +172,10 @@ fn every_endpoint_gets_calls(strategy: &impl Strategy) {
         (context_rng, cursor) = (*context.rng(), *context.cursor());
         seen[index as usize] = true;
     }
-    assert!(seen.iter().all(|&seen| seen), "every endpoint gets calls: {seen:?}");
+    assert!(
+        seen.iter().all(|&seen| seen),
+        "every endpoint gets calls: {seen:?}"
+    );
 }
 
 fn balancer(strategy: impl Strategy) -> (Balancer, crate::balancer::Updater) {

@@ -154,7 +154,9 @@ impl Helper {
         let (sender, tasks) = mpsc::channel::<Task>();
         thread::spawn(move || {
             last.map(core_affinity::set_for_current);
-            tasks.into_iter().for_each(|task| task());
+            for task in tasks {
+                task();
+            }
         });
         first.map(core_affinity::set_for_current);
         Self(sender)

@@ -79,7 +79,9 @@ pub fn contended(n: usize, helper: &Helper) -> Vec<Row> {
 pub fn rebuilds(n: usize) -> Vec<Row> {
     let weight = move |i: u64| {
         let endpoint = Endpoint::builder(address(n / 2).to_string());
-        let endpoint = endpoint.weight(if i % 2 == 0 { 2 } else { 1 }).build();
+        let endpoint = endpoint
+            .weight(if i.is_multiple_of(2) { 2 } else { 1 })
+            .build();
         endpoint.expect("it is an endpoint")
     };
     let metadata = move |i: u64| {
