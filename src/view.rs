@@ -125,7 +125,8 @@ impl View {
     #[must_use]
     #[inline]
     pub fn node(&self, index: NodeIndex) -> &Arc<Node> {
-        &self.nodes()[index as usize]
+        assert!(index < self.len, "position {index} of {}", self.len);
+        &self.nodes[(self.start + index) as usize]
     }
 
     /// How many nodes there are.

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 
+use super::pick::Mark;
 use crate::endpoint::{EndpointSet, Status};
 use crate::error::{Counts, Error};
 use crate::strategy::{BoxPicker, PickContext, RoundRobin, Strategy};
@@ -116,6 +117,9 @@ impl State {
         strategy: &dyn Strategy,
     ) -> Self {
         let counts = count(&nodes);
+        // A pick can name this many: more than any service has, and 20 GB of
+        // endpoints. What is beyond is known but not picked.
+        let pickable = counts.eligible.min(Mark::NODES);
         let one_level = nodes
             .windows(2)
             .all(|pair| pair[0].endpoint().priority() == pair[1].endpoint().priority());
@@ -125,8 +129,7 @@ impl State {
             by_level(&nodes)
         };
         let nodes: Arc<[Arc<Node>]> = nodes.into();
-        let mut levels =
-            levels(&nodes, counts.eligible, one_level).map(|view| Level::new(view, strategy));
+        let mut levels = levels(&nodes, pickable, one_level).map(|view| Level::new(view, strategy));
         let first = levels.next().unwrap_or_else(Level::none);
         let below = levels.collect();
         Self {
@@ -203,20 +206,20 @@ fn by_level(nodes: &[Arc<Node>]) -> (Vec<Arc<Node>>, Option<Box<[u32]>>) {
     (ordered, Some(positions.into()))
 }
 
-/// A view of each level among the first `eligible` nodes.
+/// A view of each level among the first `pickable` nodes.
 fn levels(
     nodes: &Arc<[Arc<Node>]>,
-    eligible: usize,
+    pickable: usize,
     one_level: bool,
 ) -> impl Iterator<Item = View> {
     let mut start = 0;
     std::iter::from_fn(move || {
-        let first = nodes[..eligible].get(start)?;
+        let first = nodes[..pickable].get(start)?;
         let len = if one_level {
-            eligible - start
+            pickable - start
         } else {
             let priority = first.endpoint().priority();
-            nodes[start..eligible].partition_point(|node| node.endpoint().priority() == priority)
+            nodes[start..pickable].partition_point(|node| node.endpoint().priority() == priority)
         };
         let range = start..start + len;
         start = range.end;

@@ -49,11 +49,13 @@ impl EndpointStats {
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        let sum = self
-            .stripes
-            .iter()
-            .take(Slot::in_use())
-            .fold(0_u32, |sum, stripe| sum.wrapping_add(stripe.in_flight()));
+        // One or two threads that pick are common, and a loop for so few costs
+        // more than what it adds up.
+        let sum = match (Slot::in_use(), &*self.stripes) {
+            (1, [first, ..]) => first.in_flight(),
+            (2, [first, second, ..]) => first.in_flight().wrapping_add(second.in_flight()),
+            (in_use, stripes) => sum(stripes, in_use),
+        };
         // A call that began under one thread and ended under another leaves
         // +1 in one stripe and -1 in the next; a reader between the two may
         // see the -1 alone.
@@ -93,6 +95,14 @@ impl EndpointStats {
     pub(crate) fn took(&self, latency: Duration, now: Timestamp) {
         self.latency.record(latency, now);
     }
+}
+
+#[inline(never)]
+fn sum(stripes: &[Stripe], in_use: usize) -> u32 {
+    stripes
+        .iter()
+        .take(in_use)
+        .fold(0, |sum, stripe| sum.wrapping_add(stripe.in_flight()))
 }
 
 /// How the calls to an endpoint ended.

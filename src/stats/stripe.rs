@@ -25,20 +25,30 @@ pub(super) struct Stripe {
 impl Stripe {
     #[inline]
     pub(super) fn begin(&self, slot: Slot) {
-        add_u32(&self.in_flight, 1, slot);
+        // A slot that nobody else writes needs no locked instruction.
+        if slot.exclusive {
+            let in_flight = self.in_flight.load(Ordering::Relaxed);
+            self.in_flight
+                .store(in_flight.wrapping_add(1), Ordering::Relaxed);
+        } else {
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[inline]
     pub(super) fn end(&self, slot: Slot, outcome: Outcome) {
-        add_u32(&self.in_flight, u32::MAX, slot);
         let counter = match outcome {
             Outcome::Success => &self.succeeded,
             Outcome::Cancelled => &self.cancelled,
             _ => &self.failed,
         };
         if slot.exclusive {
+            let in_flight = self.in_flight.load(Ordering::Relaxed);
+            self.in_flight
+                .store(in_flight.wrapping_sub(1), Ordering::Relaxed);
             counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -52,18 +62,6 @@ impl Stripe {
         totals.succeeded += self.succeeded.load(Ordering::Relaxed);
         totals.failed += self.failed.load(Ordering::Relaxed);
         totals.cancelled += self.cancelled.load(Ordering::Relaxed);
-    }
-}
-
-/// Adds with wrap-around; a slot that nobody else writes needs no locked
-/// instruction for it.
-#[inline]
-fn add_u32(counter: &AtomicU32, delta: u32, slot: Slot) {
-    if slot.exclusive {
-        let sum = counter.load(Ordering::Relaxed).wrapping_add(delta);
-        counter.store(sum, Ordering::Relaxed);
-    } else {
-        counter.fetch_add(delta, Ordering::Relaxed);
     }
 }
 

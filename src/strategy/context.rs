@@ -72,11 +72,15 @@ impl Default for PickOptions<'_> {
 
 /// What a pick is made with: the thread's randomness and place in the turn, and
 /// what the call asks for.
+///
+/// The order of the fields keeps the two that are written from being copied as
+/// one word, which a processor cannot forward.
 #[derive(Debug)]
+#[repr(C)]
 pub struct PickContext<'a> {
     rng: Rng,
-    cursor: u64,
     options: &'a PickOptions<'a>,
+    cursor: u64,
 }
 
 impl<'a> PickContext<'a> {
@@ -87,8 +91,8 @@ impl<'a> PickContext<'a> {
     pub fn new(rng: Rng, cursor: u64, options: &'a PickOptions<'a>) -> Self {
         Self {
             rng,
-            cursor,
             options,
+            cursor,
         }
     }
 

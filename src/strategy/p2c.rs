@@ -30,55 +30,62 @@ impl P2c {
     }
 }
 
-struct P2cPicker {
-    view: View,
-    draw: WeightedDraw,
-}
-
 impl Strategy for P2c {
     fn build(&self, view: &View) -> BoxPicker {
-        Box::new(P2cPicker {
+        let picker = Weighted {
             draw: WeightedDraw::new(view),
             view: view.clone(),
+        };
+        if view.is_uniform() && view.len() >= 2 {
+            Box::new(Uniform(picker))
+        } else {
+            Box::new(picker)
+        }
+    }
+}
+
+/// Two endpoints or more, all of one weight: what most services are, and so a
+/// picker of its own, without the branches of the other.
+struct Uniform(Weighted);
+
+impl Picker for Uniform {
+    #[inline]
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        if !context.tried().is_empty() {
+            return self.0.pick_untried(context);
+        }
+        let view = &self.0.view;
+        let (first, second) = context.rng().two_below(view.len());
+        let load = |index| view.node(index).stats().in_flight();
+        Some(if load(second) < load(first) {
+            second
+        } else {
+            first
         })
     }
 }
 
-impl Picker for P2cPicker {
-    #[inline]
+struct Weighted {
+    view: View,
+    draw: WeightedDraw,
+}
+
+impl Picker for Weighted {
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
         if !context.tried().is_empty() {
             return self.pick_untried(context);
         }
-        match self.draw {
-            WeightedDraw::Uniform(0) => None,
-            WeightedDraw::Uniform(1) => Some(0),
-            WeightedDraw::Uniform(n) => {
-                let (first, second) = context.rng().two_below(n);
-                Some(self.less_loaded(first, second))
-            }
-            WeightedDraw::Alias(_) => {
-                let first = self.draw.draw(context.rng());
-                let second = self.draw.draw_other(context.rng(), first);
-                Some(second.map_or(first, |second| self.lighter(first, second)))
-            }
+        if self.view.is_empty() {
+            return None;
         }
+        let first = self.draw.draw(context.rng());
+        let second = self.draw.draw_other(context.rng(), first);
+        Some(second.map_or(first, |second| self.lighter(first, second)))
     }
 }
 
-impl P2cPicker {
-    #[inline]
-    fn less_loaded(&self, first: NodeIndex, second: NodeIndex) -> NodeIndex {
-        let load = |index| self.view.node(index).stats().in_flight();
-        if load(second) < load(first) {
-            second
-        } else {
-            first
-        }
-    }
-
+impl Weighted {
     /// Compares in-flight calls per unit of weight, without a division.
-    #[inline]
     fn lighter(&self, first: NodeIndex, second: NodeIndex) -> NodeIndex {
         let (a, b) = (self.view.node(first), self.view.node(second));
         let load_a = u64::from(a.stats().in_flight()) * u64::from(b.weight());
