@@ -1,1 +1,77 @@
-fn main() {}
+//! What a change of the set costs the one who applies it; no pick waits for it.
+//!
+//! `apply/STRATEGY/N` takes in a set in which one endpoint of N has changed its
+//! weight there and back, which keeps the others shared; `apply_weighted` is
+//! the same where weights differ, so that the strategy prepares its table;
+//! `next/N` makes such a set. `floor/arc_clone_drop_cold/N` clones and drops N
+//! reference-counted pointers, which is what any new list of shared endpoints
+//! costs at the least.
+
+mod common;
+
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use waypost::EndpointSet;
+
+const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
+
+/// Two sets that differ in one endpoint.
+fn pair(n: usize, first_weight: u32) -> [EndpointSet; 2] {
+    let heavy = common::endpoint(0).with_weight(first_weight);
+    let set = common::set(n).with(heavy);
+    let changed = set.endpoints()[n / 2].as_ref().clone();
+    let metadata = waypost::Endpoint::builder(changed.address().clone())
+        .id(changed.id().as_str())
+        .metadata("version", "v2")
+        .build()
+        .expect("it is an endpoint");
+    [set.with(metadata), set]
+}
+
+fn apply(c: &mut Criterion) {
+    for (name, weight) in [("apply", 1), ("apply_weighted", 3)] {
+        let mut group = c.benchmark_group(name);
+        for strategy in ["round_robin", "p2c"] {
+            for n in SIZES {
+                let (_balancer, mut updater) = common::balancer(strategy, n, false);
+                let sets = pair(n, weight);
+                updater.apply(sets[1].clone());
+                let mut turn = 0;
+                group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                    b.iter(|| {
+                        updater.apply(sets[turn].clone());
+                        turn = 1 - turn;
+                    });
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+fn next(c: &mut Criterion) {
+    let mut group = c.benchmark_group("next");
+    for n in SIZES {
+        let [changed, set] = pair(n, 1);
+        let endpoint = changed.endpoints()[n / 2].as_ref().clone();
+        group.bench_function(BenchmarkId::from_parameter(n), |b| {
+            b.iter(|| set.with(endpoint.clone()));
+        });
+    }
+    group.finish();
+}
+
+fn floors(c: &mut Criterion) {
+    let mut group = c.benchmark_group("floor");
+    for n in SIZES {
+        let shared: Vec<Arc<[u64; 8]>> = (0..n).map(|_| Arc::new([0; 8])).collect();
+        group.bench_function(BenchmarkId::new("arc_clone_drop_cold", n), |b| {
+            b.iter(|| shared.clone());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, floors, apply, next);
+criterion_main!(benches);

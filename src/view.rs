@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Status};
 use crate::stats::EndpointStats;
 
 /// An endpoint and what is known of it.
@@ -17,9 +17,11 @@ pub struct Node {
     endpoint: Arc<Endpoint>,
     stats: EndpointStats,
     key: NodeKey,
-    /// The endpoint's, beside what a rebuild touches anyway: looking it up
-    /// there would cost a cache miss for each of 10,000 nodes.
+    // The endpoint's, beside what a rebuild touches anyway: looking them up
+    // there would cost a cache miss for each of 10,000 nodes.
     weight: u32,
+    priority: u32,
+    status: Status,
 }
 
 /// Tells nodes of a process apart for as long as their stats live: the same
@@ -31,6 +33,8 @@ impl Node {
     pub(crate) fn new(endpoint: Arc<Endpoint>, stats: EndpointStats, key: NodeKey) -> Self {
         Self {
             weight: endpoint.weight(),
+            priority: endpoint.priority(),
+            status: endpoint.status(),
             endpoint,
             stats,
             key,
@@ -56,6 +60,14 @@ impl Node {
     #[inline]
     pub fn key(&self) -> NodeKey {
         self.key
+    }
+
+    pub(crate) fn priority(&self) -> u32 {
+        self.priority
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status
     }
 
     /// Its weight; never 0 in a [`View`].

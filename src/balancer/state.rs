@@ -122,7 +122,7 @@ impl State {
         let pickable = counts.eligible.min(Mark::NODES);
         let one_level = nodes
             .windows(2)
-            .all(|pair| pair[0].endpoint().priority() == pair[1].endpoint().priority());
+            .all(|pair| pair[0].priority() == pair[1].priority());
         let (nodes, positions) = if counts.eligible == nodes.len() && one_level {
             (nodes, None)
         } else {
@@ -175,7 +175,7 @@ fn count(nodes: &[Arc<Node>]) -> Counts {
         ..Counts::default()
     };
     for node in nodes {
-        let column = match node.endpoint().status() {
+        let column = match node.status() {
             Status::Draining => &mut counts.draining,
             Status::Down => &mut counts.down,
             Status::Starting => &mut counts.starting,
@@ -192,8 +192,8 @@ fn count(nodes: &[Arc<Node>]) -> Counts {
 fn by_level(nodes: &[Arc<Node>]) -> (Vec<Arc<Node>>, Option<Box<[u32]>>) {
     let mut order: Vec<u32> = (0..nodes.len() as u32).collect();
     order.sort_by_key(|&i| {
-        let endpoint = nodes[i as usize].endpoint();
-        (Reverse(endpoint.takes_calls()), endpoint.priority())
+        let node = &nodes[i as usize];
+        (Reverse(node.endpoint().takes_calls()), node.priority())
     });
     let mut positions = vec![0; nodes.len()];
     for (to, &from) in (0..).zip(&order) {
@@ -218,8 +218,8 @@ fn levels(
         let len = if one_level {
             pickable - start
         } else {
-            let priority = first.endpoint().priority();
-            nodes[start..pickable].partition_point(|node| node.endpoint().priority() == priority)
+            let priority = first.priority();
+            nodes[start..pickable].partition_point(|node| node.priority() == priority)
         };
         let range = start..start + len;
         start = range.end;
