@@ -2,8 +2,9 @@
 //!
 //! A figure is the time for one pick (with its guard's drop) of each thread:
 //! where threads do not disturb each other, `STRATEGY/N/2_threads` is the same
-//! as `STRATEGY/N/1_threads`, and the throughput is double. `floor/*` are a
-//! counter and a mutex that the threads share, in the same run.
+//! as `STRATEGY/N/1_threads`, and the throughput is double. `floor/*` are the
+//! machine's own costs in the same run, with a counter and a mutex that the
+//! threads share.
 
 mod common;
 
@@ -43,7 +44,7 @@ fn together(threads: usize, iterations: u64, work: impl Fn() + Sync) -> Duration
     })
 }
 
-fn floors(c: &mut Criterion) {
+fn shared_floors(c: &mut Criterion) {
     let mut group = c.benchmark_group("floor");
     let counter = AtomicU64::new(0);
     let mutex = Mutex::new(0_u64);
@@ -86,5 +87,5 @@ fn contended(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, floors, contended);
+criterion_group!(benches, common::floors, shared_floors, contended);
 criterion_main!(benches);

@@ -62,7 +62,7 @@ fn next(c: &mut Criterion) {
     group.finish();
 }
 
-fn floors(c: &mut Criterion) {
+fn clone_floor(c: &mut Criterion) {
     let mut group = c.benchmark_group("floor");
     for n in SIZES {
         let shared: Vec<Arc<[u64; 8]>> = (0..n).map(|_| Arc::new([0; 8])).collect();
@@ -73,5 +73,5 @@ fn floors(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, floors, apply, next);
+criterion_group!(benches, common::floors, clone_floor, apply, next);
 criterion_main!(benches);

@@ -54,7 +54,7 @@ async fn main() -> Result<ExitCode> {
         "calling http://users/v1/me on {} servers …\n",
         servers.len()
     );
-    let load = Load::start(client);
+    let load = Load::start(&client);
 
     let before = load.phase("all four serve", PHASE).await;
 

@@ -200,8 +200,9 @@ impl Error {
         .into()
     }
 
-    #[cfg(feature = "http")]
-    pub(crate) fn unroutable(target: impl fmt::Display, reason: impl fmt::Display) -> Self {
+    /// An error about a call that cannot be balanced as it is: what it was for,
+    /// and why. For implementors of client integrations.
+    pub fn unroutable(target: impl fmt::Display, reason: impl fmt::Display) -> Self {
         Inner::Unroutable {
             target: target.to_string(),
             reason: reason.to_string(),

@@ -590,7 +590,7 @@ async fn ready_waits_until_something_may_be_picked() {
     let begun = Instant::now();
     let waiting = {
         let balancer = balancer.clone();
-        tokio::spawn(async move { balancer.ready(Duration::from_secs(60)).await })
+        tokio::spawn(async move { balancer.ready(Duration::from_mins(1)).await })
     };
     let second = Duration::from_secs(1);
     let starting = endpoint(1).with_status(Status::Starting);

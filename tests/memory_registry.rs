@@ -15,6 +15,7 @@ use waypost::{
 
 const TTL: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(1);
+const JUST_BEFORE: Duration = TTL.saturating_sub(TICK);
 
 type Watch = BoxStream<'static, Result<EndpointSet, Error>>;
 
@@ -37,7 +38,7 @@ fn ids(set: &EndpointSet) -> Vec<String> {
 }
 
 async fn next(watch: &mut Watch) -> EndpointSet {
-    let set = timeout(Duration::from_secs(3_600), watch.next()).await;
+    let set = timeout(Duration::from_hours(1), watch.next()).await;
     set.expect("a set comes")
         .expect("the stream goes on")
         .expect("memory does not fail")
@@ -45,7 +46,7 @@ async fn next(watch: &mut Watch) -> EndpointSet {
 
 /// Nothing more comes by itself, however long one waits.
 async fn quiet(watch: &mut Watch) {
-    let came = timeout(Duration::from_secs(3_600), watch.next()).await;
+    let came = timeout(Duration::from_hours(1), watch.next()).await;
     assert!(came.is_err(), "nothing changed, and yet {came:?} came");
 }
 
@@ -55,7 +56,7 @@ async fn quiet(watch: &mut Watch) {
 async fn a_lease_without_heartbeat_lapses_when_its_time_is_up_and_not_before() {
     let registry = InMemory::new();
     let _lease = registry.lease(&users(), endpoint(1), TTL).unwrap();
-    advance(TTL - TICK).await;
+    advance(JUST_BEFORE).await;
     assert_eq!(registry.endpoints(&users()).len(), 1);
     advance(TICK).await;
     assert!(
@@ -70,10 +71,10 @@ async fn a_heartbeat_gives_a_lease_its_whole_time_again() {
     let lease = registry.lease(&users(), endpoint(1), TTL).unwrap();
     let version = registry.endpoints(&users()).version();
     for _ in 0..10 {
-        advance(TTL - TICK).await;
+        advance(JUST_BEFORE).await;
         assert_eq!(lease.heartbeat().unwrap(), Heartbeat::Renewed);
     }
-    advance(TTL - TICK).await;
+    advance(JUST_BEFORE).await;
     assert_eq!(
         registry.endpoints(&users()).version(),
         version,
@@ -110,7 +111,7 @@ async fn a_released_lease_is_out_at_once() {
 async fn a_dropped_lease_stays_until_its_time_is_up() {
     let registry = InMemory::new();
     drop(registry.lease(&users(), endpoint(1), TTL).unwrap());
-    advance(TTL - TICK).await;
+    advance(JUST_BEFORE).await;
     assert_eq!(registry.endpoints(&users()).len(), 1);
     advance(TICK).await;
     assert!(registry.endpoints(&users()).is_empty());
@@ -193,8 +194,8 @@ async fn a_watcher_is_woken_at_each_lapse_when_it_is_due() {
     assert_eq!(next(&mut watch).await.len(), 3);
     for (due, left) in [(2, 2), (5, 1), (9, 0)] {
         assert_eq!(next(&mut watch).await.len(), left);
-        let late = begun.elapsed() - Duration::from_secs(due);
-        assert!(late <= 2 * TICK, "{late:?} late");
+        let off = begun.elapsed().abs_diff(Duration::from_secs(due));
+        assert!(off <= 2 * TICK, "{off:?} off");
     }
     quiet(&mut watch).await;
 }
@@ -212,7 +213,7 @@ async fn a_watcher_is_not_woken_by_heartbeats() {
 /// place of an equal one changes no set, but it may be due sooner.
 #[tokio::test(start_paused = true)]
 async fn an_equal_entry_that_is_due_sooner_wakes_a_waiting_watcher_in_time() {
-    for old_ttl in [None, Some(Duration::from_secs(600))] {
+    for old_ttl in [None, Some(Duration::from_mins(10))] {
         let registry = InMemory::new();
         let mut kept = None;
         match old_ttl {
@@ -228,7 +229,7 @@ async fn an_equal_entry_that_is_due_sooner_wakes_a_waiting_watcher_in_time() {
         sleep(TICK).await;
         drop(registry.lease(&users(), endpoint(1), TTL).unwrap());
         let due = Instant::now() + TTL;
-        let woken = timeout(Duration::from_secs(60), waiting).await;
+        let woken = timeout(Duration::from_mins(1), waiting).await;
         let (set, when) = woken.expect("the watcher is woken").unwrap();
         assert!(set.is_empty());
         assert!(when - due <= 2 * TICK, "{:?} late", when - due);
@@ -294,7 +295,7 @@ async fn a_registration_beats_by_itself() {
 /// The process hangs, or its runtime is gone: nothing beats any more.
 #[test]
 fn a_registration_lapses_when_its_runtime_is_gone() {
-    let ttl = Duration::from_secs(600);
+    let ttl = Duration::from_mins(10);
     let registry = InMemory::with_ttl(ttl).unwrap();
     let runtime = |paused| {
         tokio::runtime::Builder::new_current_thread()
@@ -431,6 +432,31 @@ async fn a_lost_registration_stays_lost() {
             "{:?}",
             old.state()
         );
+    }
+}
+
+/// A heartbeat may be under way on another thread at the very moment when its
+/// registration is dropped; it must not enter the endpoint again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_heartbeat_brings_back_what_was_taken_out() {
+    // The finest beat there is, one a millisecond, and drops all around it.
+    let registry = InMemory::with_ttl(Duration::from_millis(3)).unwrap();
+    for round in 0..150 {
+        let mut kept = Vec::new();
+        for number in 0..20 {
+            kept.push(registry.register(&users(), endpoint(number)).await.unwrap());
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(900 + round * 4) {
+            std::hint::spin_loop();
+        }
+        drop(kept);
+        let dropped = Instant::now();
+        while dropped.elapsed() < Duration::from_micros(500) {
+            let back = ids(&registry.endpoints(&users()));
+            assert!(back.is_empty(), "round {round}: {back:?} came back");
+            tokio::task::yield_now().await;
+        }
     }
 }
 

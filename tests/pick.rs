@@ -211,20 +211,27 @@ fn a_panic_ends_the_call_as_given_up() {
     assert_eq!(counts(stats.totals()), (0, 0, 2));
 }
 
-/// Ends its guard, and perhaps picks once more, when its thread is torn down.
+/// Ends its guard, and perhaps makes a last call, when its thread is torn down.
 #[derive(Default)]
 struct Last {
     guard: Option<Pick>,
-    then_picks: Option<Balancer>,
+    last_call: Option<(Balancer, mpsc::Sender<thread::Result<u32>>)>,
 }
 
 impl Drop for Last {
     fn drop(&mut self) {
-        let more = self.then_picks.as_ref().map(pick);
         drop(self.guard.take());
-        if let Some(more) = more {
-            assert_eq!(more.stats().in_flight(), 1);
-            more.finish(Outcome::Success);
+        if let Some((balancer, in_flight)) = self.last_call.take() {
+            // A panic that left this destructor would abort the process.
+            let call = AssertUnwindSafe(|| {
+                let pick = pick(&balancer);
+                let in_flight = pick.stats().in_flight();
+                pick.finish(Outcome::Success);
+                in_flight
+            });
+            in_flight
+                .send(catch_unwind(call))
+                .expect("the test waits for it");
         }
     }
 }
@@ -233,42 +240,57 @@ thread_local! {
     static LAST: RefCell<Last> = RefCell::default();
 }
 
+/// Joins by hand: a scope itself waits for the closure alone, and not for what
+/// the thread tears down.
+fn on_a_thread_to_its_end(work: impl FnOnce() + Send) {
+    thread::scope(|scope| scope.spawn(work).join().expect("it does not panic"));
+}
+
 #[test]
 fn a_guard_held_until_its_thread_is_torn_down_is_uncounted() {
     let (balancer, stats) = one();
-    let keep = |guard: Pick, then_picks: Option<Balancer>| {
-        LAST.with_borrow_mut(|last| {
-            last.guard = Some(guard);
-            last.then_picks = then_picks;
+    let keep = |guard| LAST.with_borrow_mut(|last| last.guard = Some(guard));
+    // The thread's own means may be gone before its guard, or after it: what
+    // was used first is torn down last.
+    for guard_first in [true, false] {
+        on_a_thread_to_its_end(|| {
+            if guard_first {
+                LAST.with(|_| {});
+            }
+            keep(pick(&balancer));
+            assert_eq!(stats.in_flight(), 1);
         });
-    };
-    let mut ended = 0;
-    for then_picks in [None, Some(balancer.clone())] {
-        // The thread's own means may be gone before its guards, or after them:
-        // what was used first is torn down last.
-        for guard_first in [true, false] {
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    if guard_first {
-                        LAST.with(|_| {});
-                    }
-                    keep(pick(&balancer), then_picks.clone());
-                    assert_eq!(stats.in_flight(), 1);
-                });
-            });
-            ended += 1 + u64::from(then_picks.is_some());
-            assert_eq!(stats.in_flight(), 0);
-            assert_eq!(stats.totals().ended(), ended);
-        }
-        // A thread that never picked itself.
-        let guard = pick(&balancer);
-        thread::scope(|scope| {
-            scope.spawn(|| keep(guard, then_picks.clone()));
-        });
-        ended += 1 + u64::from(then_picks.is_some());
         assert_eq!(stats.in_flight(), 0);
-        assert_eq!(stats.totals().ended(), ended);
     }
+    // A thread that never picked itself.
+    let guard = pick(&balancer);
+    on_a_thread_to_its_end(|| keep(guard));
+    assert_eq!(stats.in_flight(), 0);
+    assert_eq!(counts(stats.totals()), (0, 0, 3));
+}
+
+#[test]
+fn a_thread_that_is_torn_down_can_still_make_a_call() {
+    let (balancer, stats) = one();
+    let (tell, told) = mpsc::channel();
+    let threads = [(true, true), (true, false), (false, true), (false, false)];
+    for (keeps_first, picks_before) in threads {
+        let last_call = Some((balancer.clone(), tell.clone()));
+        on_a_thread_to_its_end(|| {
+            if keeps_first {
+                LAST.with(|_| {});
+            }
+            if picks_before {
+                drop(pick(&balancer));
+            }
+            LAST.with_borrow_mut(|last| last.last_call = last_call);
+        });
+        let called = told.try_recv().expect("the last call was made");
+        let case = format!("keeps first: {keeps_first}, picks before: {picks_before}");
+        assert_eq!(called.expect(&case), 1, "{case}");
+        assert_eq!(stats.in_flight(), 0, "{case}");
+    }
+    assert_eq!(stats.totals().succeeded, 4);
 }
 
 // ---- sets that change -------------------------------------------------------
@@ -632,7 +654,7 @@ fn a_long_absence_forgets_latency_but_no_call_in_flight() {
         call.finish(Outcome::Success);
         let held = held_meanwhile.then(|| pick(&balancer));
         updater.apply(EndpointSet::empty());
-        hands.advance(Duration::from_secs(3_600));
+        hands.advance(Duration::from_hours(1));
         updater.apply(weighted(&[1]));
         let stats = balancer.nodes()[0].stats().clone();
         assert_eq!(stats.in_flight(), u32::from(held_meanwhile));
@@ -892,9 +914,13 @@ proptest! {
                 }
                 Step::Pick { tried: positions, keep } => {
                     let mut load = vec![0_u64; n];
-                    held.iter().for_each(|(at, _)| load[*at] += 1);
+                    for (at, _) in &held {
+                        load[*at] += 1;
+                    }
                     let mut tried = Tried::new();
-                    positions.iter().for_each(|at| tried.insert(keys[at % n]));
+                    for at in positions {
+                        tried.insert(keys[at % n]);
+                    }
                     let left: Vec<usize> =
                         (0..n).filter(|&at| !tried.contains(keys[at])).collect();
                     let picked = balancer.pick_with(&PickOptions::new().tried(&tried));

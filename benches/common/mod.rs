@@ -10,9 +10,7 @@ use criterion::Criterion;
 use waypost::strategy::{LeastConn, P2c, Random, RoundRobin, Strategy};
 use waypost::{Balancer, Endpoint, EndpointSet, Updater};
 
-pub const STRATEGIES: [&str; 4] = ["round_robin", "random", "p2c", "least_conn"];
-
-pub fn strategy(name: &str) -> Arc<dyn Strategy> {
+pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
     match name {
         "round_robin" => Arc::new(RoundRobin::new()),
         "random" => Arc::new(Random::new()),
@@ -22,16 +20,16 @@ pub fn strategy(name: &str) -> Arc<dyn Strategy> {
     }
 }
 
-pub fn set(n: usize) -> EndpointSet {
+pub(crate) fn set(n: usize) -> EndpointSet {
     EndpointSet::new((0..n).map(endpoint)).expect("the ids differ")
 }
 
-pub fn endpoint(i: usize) -> Endpoint {
+pub(crate) fn endpoint(i: usize) -> Endpoint {
     let address = format!("10.{}.{}.{}:80", i >> 16, i >> 8 & 255, i & 255);
     Endpoint::at(address).expect("the address is one")
 }
 
-pub fn balancer(strategy_name: &str, n: usize, latency: bool) -> (Balancer, Updater) {
+pub(crate) fn balancer(strategy_name: &str, n: usize, latency: bool) -> (Balancer, Updater) {
     let (balancer, mut updater) = Balancer::builder("bench")
         .strategy(strategy(strategy_name))
         .latency(latency)
@@ -42,7 +40,7 @@ pub fn balancer(strategy_name: &str, n: usize, latency: bool) -> (Balancer, Upda
 }
 
 /// What nothing on this machine can go below.
-pub fn floors(c: &mut Criterion) {
+pub(crate) fn floors(c: &mut Criterion) {
     let mut group = c.benchmark_group("floor");
     let counter = AtomicU64::new(0);
     group.bench_function("fetch_add", |b| {
@@ -52,7 +50,7 @@ pub fn floors(c: &mut Criterion) {
     group.bench_function("arc_swap_load", |b| b.iter(|| **black_box(&swap).load()));
     let mut cache = arc_swap::Cache::new(&swap);
     group.bench_function("arc_swap_cache", |b| {
-        b.iter(|| **black_box(&mut cache).load())
+        b.iter(|| **black_box(&mut cache).load());
     });
     let arc = Arc::new(7_u64);
     group.bench_function("arc_clone_drop", |b| {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 const CALLERS: usize = 32;
 
-pub struct Load {
+pub(crate) struct Load {
     shared: Arc<Shared>,
     callers: JoinSet<()>,
 }
@@ -31,17 +31,17 @@ struct Tally {
 }
 
 /// What happened in a phase.
-pub struct Phase {
-    pub what: &'static str,
-    pub took: Duration,
-    pub failed: usize,
+pub(crate) struct Phase {
+    pub(crate) what: &'static str,
+    pub(crate) took: Duration,
+    pub(crate) failed: usize,
     served: BTreeMap<String, usize>,
     /// In ascending order.
     latencies: Vec<Duration>,
 }
 
 impl Load {
-    pub fn start(client: ClientWithMiddleware) -> Self {
+    pub(crate) fn start(client: &ClientWithMiddleware) -> Self {
         let shared = Arc::new(Shared::default());
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
@@ -52,7 +52,7 @@ impl Load {
 
     /// Lets the callers go on for a while, and takes what they have done since
     /// the phase before.
-    pub async fn phase(&self, what: &'static str, lasts: Duration) -> Phase {
+    pub(crate) async fn phase(&self, what: &'static str, lasts: Duration) -> Phase {
         self.take();
         let began = Instant::now();
         tokio::time::sleep(lasts).await;
@@ -71,7 +71,7 @@ impl Load {
         std::mem::take(&mut *self.shared.tally())
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while self.callers.join_next().await.is_some() {}
     }
@@ -108,20 +108,20 @@ async fn call(client: &ClientWithMiddleware) -> crate::Result<String> {
 }
 
 impl Phase {
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.latencies.len() + self.failed
     }
 
-    pub fn served(&self, name: &str) -> usize {
+    pub(crate) fn served(&self, name: &str) -> usize {
         self.served.get(name).copied().unwrap_or_default()
     }
 
-    pub fn servers(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &str> {
         self.served.keys().map(String::as_str)
     }
 
     /// The latency that this share of the answered calls stayed below.
-    pub fn percentile(&self, share: f64) -> Duration {
+    pub(crate) fn percentile(&self, share: f64) -> Duration {
         let last = self.latencies.len().saturating_sub(1);
         let at = (last as f64 * share).round() as usize;
         self.latencies.get(at).copied().unwrap_or_default()

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use crate::load::Phase;
 
-pub struct Report<'a> {
-    pub phases: &'a [Phase],
+pub(crate) struct Report<'a> {
+    pub(crate) phases: &'a [Phase],
     /// Attempts that failed, each of which was made up for elsewhere.
-    pub sent_again: u64,
-    pub claims: &'a [Claim],
+    pub(crate) sent_again: u64,
+    pub(crate) claims: &'a [Claim],
 }
 
 /// Something the example says, and whether it turned out so.
-pub struct Claim {
-    pub holds: bool,
+pub(crate) struct Claim {
+    pub(crate) holds: bool,
     text: String,
 }
 
 impl Claim {
-    pub fn new(holds: bool, text: impl Into<String>) -> Self {
+    pub(crate) fn new(holds: bool, text: impl Into<String>) -> Self {
         Self {
             holds,
             text: text.into(),

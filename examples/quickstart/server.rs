@@ -18,7 +18,7 @@ use waypost::{Endpoint, InMemory, Registration, Registry as _, ServiceName};
 
 use crate::Result;
 
-pub struct Server {
+pub(crate) struct Server {
     runtime: Runtime,
     registration: Registration,
     stop: oneshot::Sender<()>,
@@ -27,7 +27,7 @@ pub struct Server {
 
 impl Server {
     /// Listens on a free port, serves, and registers itself.
-    pub async fn start(
+    pub(crate) async fn start(
         name: &'static str,
         registry: &InMemory,
         service: &ServiceName,
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Leaves the registry, finishes the calls under way, and ends.
-    pub async fn stop(self) -> Result<()> {
+    pub(crate) async fn stop(self) -> Result<()> {
         self.registration.deregister().await?;
         // A real server waits for its clients to hear of it. These share its
         // memory: the time a call needs is enough.
@@ -68,7 +68,7 @@ impl Server {
     }
 
     /// Ends as a process does that is killed: nothing is said to anybody.
-    pub fn kill(self) {
+    pub(crate) fn kill(self) {
         // A killed process runs no destructor; this one would deregister.
         std::mem::forget(self.registration);
         self.runtime.shutdown_background();

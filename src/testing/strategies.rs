@@ -102,7 +102,7 @@ fn what_takes_no_calls_is_not_picked(strategy: impl Strategy) {
     let (balancer, mut updater) = balancer(strategy);
     let statuses = [Status::Up, Status::Draining, Status::Down, Status::Starting];
     let endpoints = (0..16).map(|i: usize| {
-        endpoint(i, u32::from(i % 5 != 0)).with_status(statuses[i % statuses.len()])
+        endpoint(i, u32::from(!i.is_multiple_of(5))).with_status(statuses[i % statuses.len()])
     });
     updater.apply(EndpointSet::new(endpoints).expect("ids differ"));
     for _ in 0..500 {
