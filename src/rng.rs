@@ -11,6 +11,11 @@
 //! assert_eq!(a.below(100), b.below(100));
 //! ```
 
+use std::time::SystemTime;
+
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+
 /// A fast, seedable generator: wyrand, one multiplication and eight bytes of
 /// state, which passes the usual batteries (`BigCrush`, `PractRand`). The
 /// sequence of a seed may change between versions of this crate.
@@ -24,10 +29,16 @@ impl Rng {
         Self(seed)
     }
 
-    /// A generator seeded from the operating system's entropy.
+    /// A generator seeded from the operating system's entropy. Touches no
+    /// thread-local storage, so that it serves a thread that is ending, too.
     #[must_use]
     pub fn from_entropy() -> Self {
-        Self::seeded(rand::random())
+        // A system without entropy has a clock, and any seed will do.
+        let seed = SysRng.try_next_u64().unwrap_or_else(|_| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            now.unwrap_or_default().as_nanos() as u64
+        });
+        Self::seeded(seed)
     }
 
     /// 64 uniform random bits.

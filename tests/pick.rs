@@ -451,7 +451,8 @@ fn whatever_threads_and_sets_do_every_call_is_counted_once() {
                 let mut round = 0_u32;
                 while !done.load(Ordering::Relaxed) {
                     round += 1;
-                    let endpoints = (0..12).filter(|number| (round as usize + number) % 3 > 0);
+                    let endpoints =
+                        (0..12).filter(|number| !(round as usize + number).is_multiple_of(3));
                     let weight = 1 + round % 2;
                     updater.apply(
                         EndpointSet::new(endpoints.map(|n| endpoint(n).with_weight(weight)))

@@ -130,8 +130,12 @@ impl Balancer {
             // The sender is in the core, which `self` keeps.
             Ok(_) => Ok(()),
             Err(_) => {
+                let state = self.core.published.load();
+                if state.counts.eligible > 0 {
+                    return Ok(());
+                }
                 let service = self.core.service.shared();
-                let reason = self.core.published.load().refusal(service, true);
+                let reason = state.refusal(service, true);
                 Err(Error::not_ready(service, within, reason))
             }
         }

@@ -45,6 +45,12 @@ struct Absent {
 /// or a restart, after which its old figures mislead.
 const REMEMBERED: Duration = Duration::from_mins(5);
 
+impl Absent {
+    fn is_remembered(&self, now: Timestamp) -> bool {
+        now.since(self.since) < REMEMBERED || self.stats.in_flight() > 0
+    }
+}
+
 /// How often the absent are looked through: rarely enough that ten thousand of
 /// them cost nothing in a storm of updates.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -131,7 +137,7 @@ impl Updater {
                     Arc::new(Node::new(Arc::clone(new), stats, node.key()))
                 });
             }
-            (None, Some((_, new))) => nodes.push(Arc::new(arrive(new, absent))),
+            (None, Some((_, new))) => nodes.push(Arc::new(arrive(new, absent, now))),
             (Some((at, old)), None) => {
                 let node = state.node_of(at);
                 let gone = Absent {
@@ -168,9 +174,7 @@ impl Updater {
             return;
         }
         self.absent_swept = now;
-        self.absent.retain(|_, absent| {
-            now.since(absent.since) < REMEMBERED || absent.stats.in_flight() > 0
-        });
+        self.absent.retain(|_, absent| absent.is_remembered(now));
     }
 }
 
@@ -185,8 +189,15 @@ impl fmt::Debug for Updater {
 }
 
 /// The node of an endpoint that is new, or back.
-fn arrive(endpoint: &Arc<Endpoint>, absent: &mut HashMap<EndpointId, Absent>) -> Node {
-    let (stats, key) = absent.remove(endpoint.id()).map_or_else(
+fn arrive(
+    endpoint: &Arc<Endpoint>,
+    absent: &mut HashMap<EndpointId, Absent>,
+    now: Timestamp,
+) -> Node {
+    let known = absent
+        .remove(endpoint.id())
+        .filter(|absent| absent.is_remembered(now));
+    let (stats, key) = known.map_or_else(
         || {
             let key = NodeKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
             (EndpointStats::new(), key)

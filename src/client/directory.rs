@@ -116,6 +116,7 @@ impl Directory {
             .unwrap_or_else(PoisonError::into_inner);
         let mut services = HashMap::clone(&shared.services.load());
         if let Some(entry) = services.get(service) {
+            // Another thread was first.
             return Ok(entry.balancer.clone());
         }
         if services.len() >= shared.max_services {
@@ -233,9 +234,9 @@ impl DirectoryBuilder {
         self
     }
 
-    /// How long a balancer that nobody asks for is kept.
+    /// How long a balancer that nobody asks for is kept; at least 1 ms.
     pub fn idle(mut self, idle: Duration) -> Self {
-        self.idle = idle;
+        self.idle = idle.max(Duration::from_millis(1));
         self
     }
 

@@ -115,7 +115,14 @@ impl Middleware for BalanceMiddleware {
                 .has_more_attempts()
                 .then(|| request.try_clone())
                 .flatten();
-            direct(&mut request, &uri, &pick).map_err(refused)?;
+            if let Err(error) = direct(&mut request, &uri, &pick) {
+                // Another endpoint may have an address that a URL can name.
+                if !call.failed(pick, Outcome::NotSent) {
+                    return Err(failed.unwrap_or_else(|| refused(error)));
+                }
+                failed.get_or_insert_with(|| refused(error));
+                continue;
+            }
             match next.clone().run(request, extensions).await {
                 Ok(answer) => return track(answer, pick, &url),
                 Err(error) => {

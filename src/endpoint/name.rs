@@ -74,7 +74,7 @@ impl ServiceName {
 /// What a replica is known by: stable across weight, metadata and status
 /// changes, and unique within its service.
 ///
-/// 1 to 255 characters without control characters. Where a registry has no ids
+/// 1 to 512 bytes without control characters. Where a registry has no ids
 /// of its own, the address serves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(transparent)]
@@ -82,7 +82,7 @@ pub struct EndpointId(Arc<str>);
 
 impl EndpointId {
     /// The longest id, in bytes.
-    pub const MAX_LEN: usize = 255;
+    pub const MAX_LEN: usize = 512;
 
     /// Checks and wraps an id.
     ///
@@ -196,7 +196,7 @@ mod tests {
         for good in ["10.0.0.1:80", "/users/7", "größe 3", "unix:/a b"] {
             assert_eq!(EndpointId::new(good).unwrap().as_str(), good);
         }
-        for bad in ["", "a\nb", "\u{7f}", &"x".repeat(256)] {
+        for bad in ["", "a\nb", "\u{7f}", &"x".repeat(513)] {
             assert!(EndpointId::new(bad).unwrap_err().is_invalid());
         }
     }

@@ -129,7 +129,9 @@ impl EndpointSet {
             return self.clone();
         }
         Self {
-            version: self.version + 1,
+            // A registry that counts from 0 never gets there; a set that was
+            // read from a file may claim anything.
+            version: self.version.wrapping_add(1),
             endpoints: endpoints.into(),
         }
     }

@@ -20,6 +20,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,7 +60,6 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     services: HashMap<ServiceName, Service>,
-    next_tenancy: u64,
 }
 
 #[derive(Debug)]
@@ -71,8 +71,23 @@ struct Service {
 /// Whose entry it is, and until when.
 #[derive(Debug)]
 struct Tenant {
-    tenancy: u64,
+    lease: Arc<Fate>,
     lapses: Option<Instant>,
+}
+
+/// Whether a lease may still write its entry. Changed under the table's lock,
+/// and never back.
+#[derive(Debug, Default)]
+struct Fate(AtomicBool);
+
+impl Fate {
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl InMemory {
@@ -143,6 +158,7 @@ impl Discover for InMemory {
             shared: Arc::clone(&self.shared),
             service: service.clone(),
             set,
+            told: None,
         };
         stream::unfold(follower, |mut follower| async {
             let set = follower.next().await?;
@@ -181,6 +197,8 @@ struct Follower {
     shared: Arc<Shared>,
     service: ServiceName,
     set: watch::Receiver<EndpointSet>,
+    /// The version that was yielded last.
+    told: Option<u64>,
 }
 
 impl Follower {
@@ -198,7 +216,10 @@ impl Follower {
             tokio::select! {
                 changed = self.set.changed() => {
                     changed.ok()?;
-                    return Some(self.set.borrow_and_update().clone());
+                    let set = self.set.borrow_and_update().clone();
+                    if self.told.replace(set.version()) != Some(set.version()) {
+                        return Some(set);
+                    }
                 }
                 () = lapse => {}
             }
@@ -218,16 +239,13 @@ impl Shared {
         endpoint: Endpoint,
         ttl: Option<Duration>,
     ) -> Lease {
-        let mut table = self.table();
-        table.next_tenancy += 1;
-        let tenancy = table.next_tenancy;
-        table.put(service, endpoint.clone(), tenancy, ttl);
-        drop(table);
+        let fate = Arc::default();
+        self.table().put(service, endpoint.clone(), &fate, ttl);
         Lease {
             shared: Arc::clone(self),
             service: service.clone(),
             endpoint: Mutex::new(endpoint),
-            tenancy,
+            fate,
             ttl,
         }
     }
@@ -247,16 +265,28 @@ impl Table {
         &mut self,
         service: &ServiceName,
         endpoint: Endpoint,
-        tenancy: u64,
+        lease: &Arc<Fate>,
         ttl: Option<Duration>,
     ) {
         let service = self.service(service);
         let tenant = Tenant {
-            tenancy,
+            lease: Arc::clone(lease),
             lapses: ttl.map(|ttl| Instant::now() + ttl),
         };
-        service.tenants.insert(endpoint.id().clone(), tenant);
+        let due_before = service.due();
+        let replaced = service.tenants.insert(endpoint.id().clone(), tenant);
+        if let Some(other) = replaced.filter(|other| !Arc::ptr_eq(&other.lease, lease)) {
+            other.lease.end();
+        }
         service.change(|set| set.with(endpoint));
+        // Readers sleep until the next entry is due; when that comes forward,
+        // they have to look again.
+        if service
+            .due()
+            .is_some_and(|due| due_before.is_none_or(|before| due < before))
+        {
+            service.set.send_modify(|_| {});
+        }
     }
 
     fn remove(&mut self, name: &ServiceName, id: &EndpointId) {
@@ -284,19 +314,26 @@ impl Table {
         for id in lapsed {
             self.remove(name, &id);
         }
-        let tenants = self.services.get(name)?.tenants.values();
-        tenants.filter_map(|tenant| tenant.lapses).min()
+        self.services.get(name)?.due()
     }
 
-    /// The tenancy of an entry that has not lapsed.
-    fn tenancy(&mut self, service: &ServiceName, id: &EndpointId) -> Option<u64> {
+    /// The lease of an entry that has not lapsed.
+    fn tenant(&mut self, service: &ServiceName, id: &EndpointId) -> Option<&Arc<Fate>> {
         self.sweep(service);
         let tenants = &self.services.get(service)?.tenants;
-        tenants.get(id).map(|tenant| tenant.tenancy)
+        tenants.get(id).map(|tenant| &tenant.lease)
     }
 }
 
 impl Service {
+    /// When the next entry lapses.
+    fn due(&self) -> Option<Instant> {
+        self.tenants
+            .values()
+            .filter_map(|tenant| tenant.lapses)
+            .min()
+    }
+
     /// Readers are woken only when the set really became another.
     fn change(&self, next: impl FnOnce(&EndpointSet) -> EndpointSet) {
         self.set.send_if_modified(|set| {
@@ -317,7 +354,7 @@ pub struct Lease {
     shared: Arc<Shared>,
     service: ServiceName,
     endpoint: Mutex<Endpoint>,
-    tenancy: u64,
+    fate: Arc<Fate>,
     ttl: Option<Duration>,
 }
 
@@ -336,7 +373,8 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`Error::is_registry`] when another registration has taken the id.
+    /// [`Error::is_registry`] when the entry was released, or another
+    /// registration has taken the id: it is out, and stays out.
     pub fn heartbeat(&self) -> Result<Heartbeat, Error> {
         self.write(|_| {})
     }
@@ -345,9 +383,18 @@ impl Lease {
     pub fn release(&self) {
         let id = self.endpoint().id().clone();
         let mut table = self.shared.table();
-        if table.tenancy(&self.service, &id) == Some(self.tenancy) {
+        // A heartbeat that is under way on another thread finds it over.
+        self.fate.end();
+        if self.is_tenant(&mut table, &id) {
             table.remove(&self.service, &id);
         }
+    }
+
+    /// Whether the entry of that id is this lease's.
+    fn is_tenant(&self, table: &mut Table, id: &EndpointId) -> bool {
+        table
+            .tenant(&self.service, id)
+            .is_some_and(|lease| Arc::ptr_eq(lease, &self.fate))
     }
 
     fn endpoint(&self) -> MutexGuard<'_, Endpoint> {
@@ -359,20 +406,26 @@ impl Lease {
     fn write(&self, change: impl FnOnce(&mut Endpoint)) -> Result<Heartbeat, Error> {
         let mut endpoint = self.endpoint();
         let mut table = self.shared.table();
-        let found = match table.tenancy(&self.service, endpoint.id()) {
-            Some(tenancy) if tenancy == self.tenancy => Heartbeat::Renewed,
-            None => Heartbeat::Restored,
-            Some(_) => {
-                let reason = format!(
-                    "`{}` of service `{}` was registered again by another; this entry is lost",
-                    endpoint.id(),
-                    self.service
-                );
-                return Err(Error::registry("in-memory registry", reason));
+        let found = if self.is_tenant(&mut table, endpoint.id()) {
+            Heartbeat::Renewed
+        } else {
+            if table.tenant(&self.service, endpoint.id()).is_some() {
+                // It had lapsed before another took the id.
+                self.fate.end();
             }
+            Heartbeat::Restored
         };
+        if self.fate.is_over() {
+            let reason = format!(
+                "`{}` of service `{}` was taken out, or registered again by another; \
+                 register it anew",
+                endpoint.id(),
+                self.service
+            );
+            return Err(Error::registry("in-memory registry", reason));
+        }
         change(&mut endpoint);
-        table.put(&self.service, endpoint.clone(), self.tenancy, self.ttl);
+        table.put(&self.service, endpoint.clone(), &self.fate, self.ttl);
         Ok(found)
     }
 }
@@ -383,7 +436,8 @@ async fn send_heartbeats(lease: Arc<Lease>, every: Duration) {
     loop {
         beats.tick().await;
         if lease.heartbeat().is_err() {
-            // Another has the id: its own heartbeats keep the entry.
+            // It was taken out, or another has the id, whose own heartbeats
+            // keep the entry.
             return;
         }
     }
@@ -399,13 +453,14 @@ struct LeaseKeeper {
 impl Keeper for LeaseKeeper {
     fn state(&self) -> RegistrationState {
         let id = self.lease.endpoint().id().clone();
-        match self.lease.shared.table().tenancy(&self.lease.service, &id) {
-            Some(tenancy) if tenancy == self.lease.tenancy => RegistrationState::Registered,
-            Some(_) => RegistrationState::Lost,
-            None => RegistrationState::Retrying(Error::registry(
-                "in-memory registry",
-                "the entry lapsed; the next heartbeat enters it again",
-            )),
+        let mut table = self.lease.shared.table();
+        if self.lease.is_tenant(&mut table, &id) {
+            RegistrationState::Registered
+        } else if self.lease.fate.is_over() || table.tenant(&self.lease.service, &id).is_some() {
+            RegistrationState::Lost
+        } else {
+            let reason = "the entry lapsed; the next heartbeat enters it again";
+            RegistrationState::Retrying(Error::registry("in-memory registry", reason))
         }
     }
 

@@ -44,8 +44,8 @@ impl EndpointStats {
     /// Calls in flight now. O(stripes in use): as many as threads that pick,
     /// at most 16.
     ///
-    /// While other threads start and finish calls, the figure is one that was
-    /// true within the time it took to read it.
+    /// Exact while no other thread starts or finishes a call. While some do, it
+    /// may miss those that happened during the reading.
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> u32 {

@@ -195,7 +195,14 @@ where
             .has_more_attempts()
             .then(|| copy(&request, replay))
             .flatten();
-        direct(&mut request, &uri, &pick)?;
+        if let Err(error) = direct(&mut request, &uri, &pick) {
+            // Another endpoint may have an address that a URI can name.
+            if !call.failed(pick, Outcome::NotSent) {
+                return Err(failed.unwrap_or_else(|| error.into()));
+            }
+            failed.get_or_insert_with(|| error.into());
+            continue;
+        }
         match send(client.clone(), request).await {
             Ok(answer) => {
                 let outcome = call::outcome_of(answer.status());

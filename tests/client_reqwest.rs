@@ -1,0 +1,131 @@
+//! The laws of the reqwest middleware, on real servers.
+
+mod client_common;
+
+use std::time::Duration;
+
+use client_common::{Server, dead, in_flight, told, totals, totals_of, users};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error as CallError};
+use waypost::client::reqwest::BalanceMiddleware;
+use waypost::{Balancer, Directory, Fixed};
+
+fn client(middleware: BalanceMiddleware) -> ClientWithMiddleware {
+    let plain = reqwest::Client::builder().no_proxy().build();
+    ClientBuilder::new(plain.expect("it needs nothing"))
+        .with(middleware)
+        .build()
+}
+
+fn balanced(balancer: &Balancer) -> ClientWithMiddleware {
+    client(balancer.middleware())
+}
+
+fn ours(error: &CallError) -> &waypost::Error {
+    match error {
+        CallError::Middleware(error) => error.downcast_ref().expect("it is the crate's error"),
+        CallError::Reqwest(error) => panic!("it is reqwest's: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn the_url_and_the_host_stay_logical_and_the_head_is_kept() {
+    let server = Server::status("a", 404).await;
+    let balancer = users([server.endpoint()]).await;
+    let call = balanced(&balancer).get("http://users/v1/me?q=1").send();
+    let answer = call.await.expect("it is answered");
+    assert_eq!(answer.url().as_str(), "http://users/v1/me?q=1");
+    assert_eq!(answer.status(), 404);
+    assert_eq!(answer.version(), http::Version::HTTP_11);
+    assert_eq!(answer.headers()["x-server"], "a");
+    let text = answer.text().await.expect("it is whole");
+    assert_eq!(told(&text, "host"), "users");
+    assert_eq!(told(&text, "path"), "/v1/me?q=1");
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (1, 0, 0)));
+}
+
+#[tokio::test]
+async fn a_call_is_in_flight_until_its_last_chunk() {
+    let (server, chunks) = Server::streaming("a").await;
+    let balancer = users([server.endpoint()]).await;
+    chunks.send("one");
+    let call = balanced(&balancer).get("http://users/").send();
+    let mut answer = call.await.expect("it is answered");
+    assert_eq!(
+        answer.chunk().await.expect("it is whole").as_deref(),
+        Some(&b"one"[..])
+    );
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (1, (0, 0, 0)));
+    drop(chunks);
+    assert!(answer.chunk().await.expect("it is whole").is_none());
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (1, 0, 0)));
+}
+
+#[tokio::test]
+async fn what_was_not_sent_goes_elsewhere_if_its_body_can_be_cloned() {
+    let server = Server::start("live").await;
+    let balancer = users([dead("dead").await, server.endpoint()]).await;
+    let client = balanced(&balancer);
+    for _ in 0..4 {
+        let answer = client.post("http://users/").body("hello").send().await;
+        let text = answer.expect("one is alive").text().await;
+        assert_eq!(told(&text.expect("it is whole"), "body"), "hello");
+    }
+    assert_eq!(totals_of(&balancer, "live"), (4, 0, 0));
+    assert!(totals_of(&balancer, "dead").1 > 0);
+
+    let alone = users([dead("a").await, dead("b").await]).await;
+    let part = futures::stream::iter([Ok::<_, std::io::Error>("hello")]);
+    let body = reqwest::Body::wrap_stream(part);
+    let call = balanced(&alone).post("http://users/").body(body).send();
+    let error = call.await.expect_err("all are dead");
+    assert!(error.is_connect(), "{error}");
+    assert_eq!(totals(&alone), (0, 1, 0), "a stream cannot be sent twice");
+}
+
+#[tokio::test]
+async fn a_closed_connection_is_sent_again_only_if_idempotent() {
+    let (a, b) = (Server::closing("a").await, Server::closing("b").await);
+    let balancer = users([a.endpoint(), b.endpoint()]).await;
+    let client = balanced(&balancer);
+    assert!(client.post("http://users/").send().await.is_err());
+    assert_eq!(totals(&balancer), (0, 1, 0));
+    assert!(client.get("http://users/").send().await.is_err());
+    assert_eq!(totals(&balancer), (0, 3, 0));
+    assert_eq!(a.served() + b.served(), 3);
+}
+
+#[tokio::test]
+async fn a_timeout_is_a_failure_and_not_sent_again() {
+    let (a, b) = (Server::silent("a").await, Server::silent("b").await);
+    let balancer = users([a.endpoint(), b.endpoint()]).await;
+    let call = balanced(&balancer).post("http://users/");
+    let error = call.timeout(Duration::from_millis(100)).send().await;
+    assert!(error.expect_err("it never answers").is_timeout());
+    assert_eq!(a.served() + b.served(), 1);
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (0, 1, 0)));
+}
+
+#[tokio::test]
+async fn a_directory_serves_names_passes_addresses_and_refuses_the_unknown() {
+    let (ours_, other) = (Server::start("ours").await, Server::start("other").await);
+    let fixed = Fixed::new([ours_.endpoint()]).expect("ids differ");
+    let directory = Directory::builder(fixed).max_services(2).build();
+    let client = client(directory.middleware());
+    for service in ["users", "orders"] {
+        let call = client.get(format!("http://{service}/")).send().await;
+        let text = call.expect("it is answered").text().await;
+        assert_eq!(told(&text.expect("it is whole"), "host"), service);
+    }
+    let call = client
+        .get(format!("http://{}/", other.address))
+        .send()
+        .await;
+    let text = call.expect("it is answered").text().await;
+    assert_eq!(told(&text.expect("it is whole"), "name"), "other");
+
+    let empty = Directory::new(Fixed::new([]).expect("none differ"));
+    let middleware = empty.middleware().wait(Duration::from_millis(10));
+    let call = self::client(middleware).get("http://nobody/").send().await;
+    let error = call.expect_err("nobody is there");
+    assert_eq!(ours(&error).service(), Some("nobody"));
+}
