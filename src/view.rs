@@ -92,11 +92,23 @@ pub struct View {
 
 impl View {
     pub(crate) fn new(nodes: Arc<[Arc<Node>]>, range: Range<usize>) -> Self {
-        let slice = &nodes[range.clone()];
-        debug_assert!(slice.iter().all(|node| node.endpoint.takes_calls()));
-        let uniform = slice
+        let uniform = nodes[range.clone()]
             .windows(2)
             .all(|pair| pair[0].weight() == pair[1].weight());
+        Self::of_known_weights(nodes, range, uniform)
+    }
+
+    /// A view of nodes that have all one weight, or not, as the caller knows.
+    pub(crate) fn of_known_weights(
+        nodes: Arc<[Arc<Node>]>,
+        range: Range<usize>,
+        uniform: bool,
+    ) -> Self {
+        debug_assert!(
+            nodes[range.clone()]
+                .iter()
+                .all(|node| node.endpoint.takes_calls())
+        );
         Self {
             start: range.start as u32,
             len: range.len() as u32,

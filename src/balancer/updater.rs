@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::core::Core;
-use super::state::{Knowledge, State};
+use super::state::{Knowledge, Roster, State};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
@@ -124,9 +124,9 @@ impl Updater {
         !self.retired.is_empty()
     }
 
-    fn nodes_of(&mut self, set: &EndpointSet, now: Timestamp) -> Vec<Arc<Node>> {
+    fn nodes_of(&mut self, set: &EndpointSet, now: Timestamp) -> Roster {
         let Self { state, absent, .. } = self;
-        let mut nodes = Vec::with_capacity(set.len());
+        let mut nodes = Roster::with_capacity(set.len());
         state.set.merge(set, |before, after| match (before, after) {
             (Some((at, old)), Some((_, new))) => {
                 let node = state.node_of(at);
