@@ -315,7 +315,7 @@ async fn an_answer_of_4xx_is_no_fault_of_the_endpoint() {
 #[tokio::test]
 async fn what_was_provably_not_sent_goes_elsewhere_whatever_its_method() {
     let server = Server::start("live").await;
-    let balancer = users([dead("dead").await, server.endpoint()]).await;
+    let balancer = users([dead("dead"), server.endpoint()]).await;
     let client = up_to(3, &balancer);
     for method in [Method::POST, Method::GET, Method::POST, Method::PATCH] {
         let answer = call(&client, request(method.clone(), "http://users/")).await;
@@ -337,7 +337,7 @@ async fn what_was_provably_not_sent_goes_elsewhere_whatever_its_method() {
 #[tokio::test]
 async fn nothing_is_sent_again_unasked() {
     let server = Server::start("live").await;
-    let balancer = users([dead("dead").await, server.endpoint()]).await;
+    let balancer = users([dead("dead"), server.endpoint()]).await;
     let client = once(&balancer);
     let mut refused = 0;
     for _ in 0..4 {
@@ -369,12 +369,7 @@ async fn a_connection_closed_unanswered_is_sent_again_only_if_idempotent() {
 
 #[tokio::test]
 async fn attempts_are_bounded() {
-    let endpoints = [
-        dead("a").await,
-        dead("b").await,
-        dead("c").await,
-        dead("d").await,
-    ];
+    let endpoints = [dead("a"), dead("b"), dead("c"), dead("d")];
     let balancer = users(endpoints).await;
     for attempts in 1..=3 {
         let before = totals(&balancer).1;
@@ -386,7 +381,7 @@ async fn attempts_are_bounded() {
 
 #[tokio::test]
 async fn when_all_are_dead_each_is_tried_once_and_the_clients_error_comes_back() {
-    let balancer = users([dead("a").await, dead("b").await, dead("c").await]).await;
+    let balancer = users([dead("a"), dead("b"), dead("c")]).await;
     let error = call(&up_to(9, &balancer), get("http://users/"))
         .await
         .expect_err("all are dead");

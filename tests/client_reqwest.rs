@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use client_common::{Server, dead, in_flight, told, totals, totals_of, users};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error as CallError};
+use waypost::client::Attempts;
 use waypost::client::reqwest::BalanceMiddleware;
 use waypost::{Balancer, Directory, Fixed};
 
@@ -63,7 +64,7 @@ async fn a_call_is_in_flight_until_its_last_chunk() {
 #[tokio::test]
 async fn what_was_not_sent_goes_elsewhere_if_its_body_can_be_cloned() {
     let server = Server::start("live").await;
-    let balancer = users([dead("dead").await, server.endpoint()]).await;
+    let balancer = users([dead("dead"), server.endpoint()]).await;
     let client = balanced(&balancer);
     for _ in 0..4 {
         let answer = client.post("http://users/").body("hello").send().await;
@@ -73,7 +74,7 @@ async fn what_was_not_sent_goes_elsewhere_if_its_body_can_be_cloned() {
     assert_eq!(totals_of(&balancer, "live"), (4, 0, 0));
     assert!(totals_of(&balancer, "dead").1 > 0);
 
-    let alone = users([dead("a").await, dead("b").await]).await;
+    let alone = users([dead("a"), dead("b")]).await;
     let part = futures::stream::iter([Ok::<_, std::io::Error>("hello")]);
     let body = reqwest::Body::wrap_stream(part);
     let call = balanced(&alone).post("http://users/").body(body).send();
@@ -101,8 +102,77 @@ async fn a_timeout_is_a_failure_and_not_sent_again() {
     let call = balanced(&balancer).post("http://users/");
     let error = call.timeout(Duration::from_millis(100)).send().await;
     assert!(error.expect_err("it never answers").is_timeout());
-    assert_eq!(a.served() + b.served(), 1);
+    assert!(a.served() + b.served() <= 1);
     assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (0, 1, 0)));
+}
+
+#[tokio::test]
+async fn a_servers_error_is_handed_on_counted_and_not_sent_again() {
+    let (a, b) = (
+        Server::status("a", 503).await,
+        Server::status("b", 503).await,
+    );
+    let balancer = users([a.endpoint(), b.endpoint()]).await;
+    let answer = balanced(&balancer).get("http://users/").send().await;
+    let answer = answer.expect("an error of the server is an answer");
+    assert_eq!(answer.status(), 503);
+    assert!(!answer.text().await.expect("it is whole").is_empty());
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (0, 1, 0)));
+    assert_eq!(a.served() + b.served(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_is_left_counts_as_cancelled_and_one_that_breaks_as_failed() {
+    for breaks in [false, true] {
+        let (server, chunks) = Server::streaming("a").await;
+        let balancer = users([server.endpoint()]).await;
+        chunks.send("one");
+        let call = balanced(&balancer).get("http://users/").send();
+        let mut answer = call.await.expect("it is answered");
+        assert!(answer.chunk().await.expect("the first is whole").is_some());
+        let ended = if breaks {
+            chunks.break_off();
+            assert!(answer.chunk().await.is_err());
+            (0, 1, 0)
+        } else {
+            drop(answer);
+            (0, 0, 1)
+        };
+        assert_eq!((in_flight(&balancer), totals(&balancer)), (0, ended));
+    }
+}
+
+#[tokio::test]
+async fn attempts_have_a_bound_and_no_endpoint_is_tried_twice() {
+    let all_dead = || ["a", "b", "c", "d", "e"].map(dead);
+    let balancer = users(all_dead()).await;
+    let error = balanced(&balancer).get("http://users/").send().await;
+    assert!(error.expect_err("all are dead").is_connect());
+    assert_eq!(totals(&balancer), (0, 3, 0), "three attempts by default");
+
+    let balancer = users(all_dead()).await;
+    let middleware = balancer.middleware().attempts(Attempts::at_most(9));
+    let error = client(middleware).post("http://users/").send().await;
+    assert!(error.expect_err("all are dead").is_connect());
+    for id in ["a", "b", "c", "d", "e"] {
+        assert_eq!(totals_of(&balancer, id), (0, 1, 0), "{id} is tried once");
+    }
+}
+
+#[tokio::test]
+async fn another_host_passes_and_https_is_refused() {
+    let (ours_, other) = (Server::start("ours").await, Server::start("other").await);
+    let balancer = users([ours_.endpoint()]).await;
+    let client = balanced(&balancer);
+    let answer = client
+        .get(format!("http://{}/", other.address))
+        .send()
+        .await;
+    let text = answer.expect("it is answered").text().await;
+    assert_eq!(told(&text.expect("it is whole"), "name"), "other");
+    let error = client.get("https://users/").send().await;
+    assert!(ours(&error.expect_err("it is https")).is_unroutable());
+    assert_eq!((ours_.served(), totals(&balancer)), (0, (0, 0, 0)));
 }
 
 #[tokio::test]

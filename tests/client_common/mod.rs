@@ -16,7 +16,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -220,12 +220,15 @@ pub(crate) fn endpoint(id: &str, address: SocketAddr) -> Endpoint {
         .expect("the parts are well-formed")
 }
 
-/// An endpoint at which nobody listens: a connection is refused.
-pub(crate) async fn dead(id: &str) -> Endpoint {
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("loopback has a free port");
-    endpoint(id, listener.local_addr().expect("it is bound"))
+/// An endpoint at which nobody listens: a connection is refused. The port stays
+/// bound, so that no other test's server gets it.
+pub(crate) fn dead(id: &str) -> Endpoint {
+    let socket = TcpSocket::new_v4().expect("there are sockets");
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(loopback).expect("loopback has a free port");
+    let address = socket.local_addr().expect("it is bound");
+    std::mem::forget(socket);
+    endpoint(id, address)
 }
 
 /// Takes turns among these, under the name `users`.
