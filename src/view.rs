@@ -153,6 +153,15 @@ impl View {
         &self.nodes[(self.start + index) as usize]
     }
 
+    /// The calls in flight at a node; more than any node has where there is
+    /// none. Looked up without a way to panic, for pickers that compare many.
+    #[inline]
+    pub(crate) fn in_flight(&self, index: NodeIndex) -> u32 {
+        self.nodes
+            .get((self.start + index) as usize)
+            .map_or(u32::MAX, |node| node.stats.in_flight())
+    }
+
     /// How many nodes there are.
     #[must_use]
     #[inline]

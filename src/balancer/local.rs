@@ -48,10 +48,32 @@ pub(super) fn pick(core: &Arc<Core>, options: &PickOptions<'_>) -> Result<Pick, 
 /// Ends a call: uncounts it, and takes back the handle that it held.
 #[inline]
 pub(super) fn end(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    // Apart, because a call in the middle of the way costs the untimed ones
+    // their registers.
+    if state.stopwatch.is_some() {
+        end_timed(state, mark, outcome);
+    } else {
+        end_untimed(state, mark, outcome);
+    }
+}
+
+#[inline(never)]
+fn end_timed(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    if let Some(clock) = &state.stopwatch
+        && let Some(node) = state.nodes.get(mark.node())
+    {
+        pick::record(node, clock, mark, outcome);
+    }
+    end_untimed(state, mark, outcome);
+}
+
+#[inline]
+fn end_untimed(state: Arc<State>, mark: Mark, outcome: Outcome) {
     let mut held = Some(state);
     let ended = LOCAL.try_with(|local| {
         if let Some(state) = held.take() {
-            local.end(state, mark, outcome);
+            uncount(&state, mark, local.slot, outcome);
+            local.keep(state);
         }
     });
     if ended.is_err()
@@ -117,12 +139,6 @@ impl Local {
         }
     }
 
-    #[inline]
-    fn end(&self, state: Arc<State>, mark: Mark, outcome: Outcome) {
-        uncount(&state, mark, self.slot, outcome);
-        self.keep(state);
-    }
-
     /// Takes a handle back, if it is one to the state the thread knows.
     #[inline]
     fn keep(&self, state: Arc<State>) {
@@ -177,9 +193,15 @@ fn choose_below(state: &State, context: &mut PickContext<'_>) -> Option<u32> {
 }
 
 /// Counts the call and makes its guard.
+///
+/// The node is there, and so is its stripe; they are looked up without a way to
+/// panic, since that way alone, never taken, would make every pick keep its
+/// handle in memory for the unwinding.
 #[inline]
 fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
-    state.nodes[node as usize].stats().begin(slot);
+    if let Some(node) = state.nodes.get(node as usize) {
+        node.stats().begin(slot);
+    }
     let mark = match &state.stopwatch {
         None => Mark::untimed(node),
         Some(clock) => Mark::new(node, clock.now()),
@@ -189,11 +211,9 @@ fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
 
 #[inline]
 fn uncount(state: &State, mark: Mark, slot: Slot, outcome: Outcome) {
-    let node = &state.nodes[mark.node()];
-    if let Some(clock) = &state.stopwatch {
-        pick::record(node, clock, mark, outcome);
+    if let Some(node) = state.nodes.get(mark.node()) {
+        node.stats().end(slot, outcome);
     }
-    node.stats().end(slot, outcome);
 }
 
 /// Further handles kept at a seat: as many calls as a thread usually has in

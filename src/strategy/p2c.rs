@@ -56,8 +56,7 @@ impl Picker for Uniform {
         }
         let view = &self.0.view;
         let (first, second) = context.rng().two_below(view.len());
-        let load = |index| view.node(index).stats().in_flight();
-        Some(if load(second) < load(first) {
+        Some(if view.in_flight(second) < view.in_flight(first) {
             second
         } else {
             first

@@ -31,18 +31,31 @@ impl RoundRobin {
 impl Strategy for RoundRobin {
     fn build(&self, view: &View) -> BoxPicker {
         let view = view.clone();
-        let turn = Turn::new(&view);
-        Box::new(RoundRobinPicker { view, turn })
+        match Turn::new(&view) {
+            Turn::Equal(_) => Box::new(Equal(view)),
+            turn => Box::new(Weighted { view, turn }),
+        }
     }
 }
 
-struct RoundRobinPicker {
+/// Endpoints of one weight: what most services are, and so a picker of its own,
+/// without the branches of the other.
+struct Equal(View);
+
+impl Picker for Equal {
+    #[inline]
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        let index = next_of(self.0.len(), context);
+        context.first_untried(&self.0, index)
+    }
+}
+
+struct Weighted {
     view: View,
     turn: Turn,
 }
 
-impl Picker for RoundRobinPicker {
-    #[inline]
+impl Picker for Weighted {
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
         let index = self.turn.next(context);
         context.first_untried(&self.view, index)
@@ -73,19 +86,23 @@ impl Turn {
     #[inline]
     pub(super) fn next(&self, context: &mut PickContext<'_>) -> NodeIndex {
         match self {
-            Self::Equal(n) => {
-                let next = *context.cursor() + 1;
-                let next = if next < u64::from(*n) {
-                    next
-                } else {
-                    turn_over(next, *n, context)
-                };
-                *context.cursor() = next;
-                next as NodeIndex
-            }
+            Self::Equal(n) => next_of(*n, context),
             Self::Stride(weights) => stride(weights, context.cursor()),
         }
     }
+}
+
+/// The next of n places.
+#[inline]
+fn next_of(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
+    let next = *context.cursor() + 1;
+    let next = if next < u64::from(n) {
+        next
+    } else {
+        turn_over(next, n, context)
+    };
+    *context.cursor() = next;
+    next as NodeIndex
 }
 
 /// The cursor after the last place is the first; one that lies beyond comes
