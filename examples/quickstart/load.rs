@@ -2,7 +2,7 @@
 //! calls.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,15 @@ pub(crate) struct Load {
 struct Shared {
     stop: AtomicBool,
     tally: Mutex<Tally>,
+    /// All calls, those between the phases too.
+    calls: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+/// What became of all calls, from the first to the last.
+pub(crate) struct Totals {
+    pub(crate) calls: usize,
+    pub(crate) failed: usize,
 }
 
 /// What happened since the last phase ended.
@@ -50,8 +59,7 @@ impl Load {
         Self { shared, callers }
     }
 
-    /// Lets the callers go on for a while, and takes what they have done since
-    /// the phase before.
+    /// Lets the callers go on for a while, and tells what they did in it.
     pub(crate) async fn phase(&self, what: &'static str, lasts: Duration) -> Phase {
         self.take();
         let began = Instant::now();
@@ -71,9 +79,13 @@ impl Load {
         std::mem::take(&mut *self.shared.tally())
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) -> Totals {
         self.shared.stop.store(true, Ordering::Relaxed);
         while self.callers.join_next().await.is_some() {}
+        Totals {
+            calls: self.shared.calls.load(Ordering::Relaxed),
+            failed: self.shared.failed.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -88,6 +100,7 @@ async fn call_on(client: ClientWithMiddleware, shared: Arc<Shared>) {
         let began = Instant::now();
         let answer = call(&client).await;
         let took = began.elapsed();
+        shared.calls.fetch_add(1, Ordering::Relaxed);
         let mut tally = shared.tally();
         match answer {
             Ok(name) => {
@@ -96,6 +109,7 @@ async fn call_on(client: ClientWithMiddleware, shared: Arc<Shared>) {
             }
             Err(error) => {
                 tally.failed += 1;
+                shared.failed.fetch_add(1, Ordering::Relaxed);
                 eprintln!("a call failed: {error:#}");
             }
         }

@@ -71,7 +71,10 @@ fn bar(share: f64) -> String {
     let eighths = (share * 2.0 * (WIDTH * 8) as f64).round() as usize;
     let (full, rest) = (eighths / 8, eighths % 8);
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][rest];
-    format!("{}{rest}", "█".repeat(full.min(WIDTH)))
+    if full >= WIDTH {
+        return "█".repeat(WIDTH);
+    }
+    format!("{}{rest}", "█".repeat(full))
 }
 
 struct Ms(Duration);
