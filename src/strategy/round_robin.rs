@@ -33,7 +33,7 @@ impl Strategy for RoundRobin {
         let view = view.clone();
         match Turn::new(&view) {
             Turn::Equal(_) => Box::new(Equal(view)),
-            turn => Box::new(Weighted { view, turn }),
+            turn @ Turn::Stride(_) => Box::new(Weighted { view, turn }),
         }
     }
 }
