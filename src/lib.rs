@@ -34,6 +34,7 @@
 //! | call any service by the host of its URL | [`client::Directory`] |
 //! | put it around an HTTP client | `client::http` (tower, hyper), `client::reqwest` |
 //! | choose how endpoints are picked | [`strategy`] |
+//! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
 //! | read or write a registry, or bring your own | [`registry`] |
 //! | check your own registry or strategy | `testing` |
 //! | know what it promises, and what not | [`docs`] |
@@ -59,6 +60,8 @@ pub mod time;
 pub mod endpoint;
 pub mod event;
 pub mod stats;
+
+pub mod hash;
 
 pub mod registry;
 
@@ -92,6 +95,12 @@ pub mod docs {
 
     #[doc = include_str!("../docs/limits.md")]
     pub mod limits {}
+
+    #[doc = include_str!("../docs/hashing.md")]
+    pub mod hashing {}
+
+    #[doc = include_str!("../docs/benchmarks.md")]
+    pub mod benchmarks {}
 }
 
 #[cfg(doctest)]

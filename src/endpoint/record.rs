@@ -85,17 +85,26 @@ fn default_weight() -> u32 {
     Endpoint::DEFAULT_WEIGHT
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde calls
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
 fn is_default_weight(weight: &u32) -> bool {
     *weight == Endpoint::DEFAULT_WEIGHT
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde calls
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
 fn is_first(priority: &u32) -> bool {
     *priority == 0
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde calls
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
 fn is_up(status: &Status) -> bool {
     *status == Status::Up
 }

@@ -258,7 +258,6 @@ fn direct<B>(request: &mut Request<B>, logical: &Uri, endpoint: &Endpoint) -> Re
 }
 
 /// What the client knows of what was sent, else what the errors below it tell.
-#[allow(clippy::borrowed_box)] // the error's type, as `Policy::call` lends it
 fn classify(error: &BoxError) -> Outcome {
     #[cfg(feature = "hyper-util")]
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>()
