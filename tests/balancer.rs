@@ -1096,3 +1096,80 @@ fn its_debug_form_tells_what_it_has() {
     assert!(format!("{updater:?}").contains("users"));
     assert_eq!(balancer.service().as_str(), "users");
 }
+
+// ---- a changed set is as good as a new one ----------------------------------
+
+/// One of six endpoints as it becomes; mostly one that can be picked like the
+/// others, so that sets are mostly alike.
+fn change() -> impl proptest::strategy::Strategy<Value = (usize, Option<Endpoint>)> {
+    use proptest::prelude::*;
+    let rarely = || proptest::bool::weighted(0.1);
+    (0..6_usize, 0..4_u32, rarely(), rarely(), rarely()).prop_map(
+        |(number, weight, lower, draining, gone)| {
+            let status = if draining {
+                Status::Draining
+            } else {
+                Status::Up
+            };
+            let endpoint = Endpoint::builder(format!("10.0.0.{}:80", number + 1))
+                .weight(weight)
+                .priority(u32::from(lower))
+                .status(status)
+                .build();
+            (
+                number,
+                (!gone).then(|| endpoint.expect("it is an endpoint")),
+            )
+        },
+    )
+}
+
+proptest::proptest! {
+    /// However a balancer came to a set, it knows and picks what one does that
+    /// was given the set at once; and on the way, no endpoint got the stats of
+    /// another.
+    #[test]
+    fn a_set_that_was_changed_to_is_as_good_as_a_first_one(
+        changes in proptest::collection::vec(change(), 1..24)
+    ) {
+        let manual = || {
+            let builder = Balancer::builder("users").strategy(RoundRobin::new());
+            builder.manual().expect("it is a name")
+        };
+        let (changed, mut updater) = manual();
+        let mut endpoints = [const { None }; 6];
+        let mut set = EndpointSet::empty();
+        let mut keys = std::collections::BTreeMap::new();
+        for (number, endpoint) in changes {
+            endpoints[number] = endpoint;
+            set = set.next(endpoints.iter().flatten().cloned()).expect("ids differ");
+            updater.apply(set.clone());
+            for node in changed.nodes() {
+                let id = node.endpoint().id().clone();
+                proptest::prop_assert_eq!(*keys.entry(id).or_insert(node.key()), node.key());
+            }
+        }
+        let (fresh, mut first) = manual();
+        first.apply(set);
+
+        let known = |balancer: &Balancer| -> Vec<Endpoint> {
+            let nodes = balancer.nodes();
+            nodes.iter().map(|node| node.endpoint().as_ref().clone()).collect()
+        };
+        proptest::prop_assert_eq!(known(&changed), known(&fresh));
+
+        let shares = |balancer: &Balancer| {
+            let mut shares = std::collections::BTreeMap::<_, u32>::new();
+            for pick in (0..600).map_while(|_| balancer.pick().ok()) {
+                *shares.entry(pick.id().clone()).or_default() += 1;
+            }
+            shares
+        };
+        let (ours, twins) = (shares(&changed), shares(&fresh));
+        proptest::prop_assert!(ours.keys().eq(twins.keys()), "{ours:?} {twins:?}");
+        for (id, count) in ours {
+            // The same but for where the turn began.
+            proptest::prop_assert!(count.abs_diff(twins[&id]) <= 6, "{id}: {count} {twins:?}");
+        }
+    }
+}

@@ -166,6 +166,13 @@ impl State {
         }
     }
 
+    /// The nodes, in the order of the set, if all may be picked on one level;
+    /// and whether they have one weight.
+    pub(super) fn alike(&self) -> Option<(&[Arc<Node>], bool)> {
+        let all = matches!(self.knowledge, Knowledge::Known) && self.positions.is_none();
+        all.then(|| (&*self.nodes, self.first.view.is_uniform()))
+    }
+
     /// Why there is no pick.
     pub(super) fn refusal(&self, service: &Arc<str>, nothing_tried: bool) -> Error {
         match &self.knowledge {
@@ -216,6 +223,18 @@ impl Roster {
         *column += 1;
         self.counts.known += 1;
         self.nodes.push(node);
+    }
+
+    /// Puts in nodes that may all be picked and are of one priority, without a
+    /// look at each: what most of a set is when one endpoint changes.
+    pub(super) fn extend_alike(&mut self, nodes: &[Arc<Node>], one_weight: bool) {
+        let Some(node) = nodes.first() else { return };
+        let first = self.nodes.first().unwrap_or(node);
+        self.one_priority &= first.priority() == node.priority();
+        self.one_weight &= one_weight && first.weight() == node.weight();
+        self.counts.eligible += nodes.len();
+        self.counts.known += nodes.len();
+        self.nodes.extend_from_slice(nodes);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::state::{Knowledge, Roster, State};
-use crate::endpoint::{Endpoint, EndpointId, EndpointSet};
+use crate::endpoint::{Endpoint, EndpointId, EndpointSet, merge};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
 use crate::stats::EndpointStats;
@@ -126,10 +126,20 @@ impl Updater {
 
     fn nodes_of(&mut self, set: &EndpointSet, now: Timestamp) -> Roster {
         let Self { state, absent, .. } = self;
-        let mut nodes = Roster::with_capacity(set.len());
-        state.set.merge(set, |before, after| match (before, after) {
+        let (old, new) = (state.set.endpoints(), set.endpoints());
+        let mut nodes = Roster::with_capacity(new.len());
+        // What is the same at both ends is taken over as it is.
+        let (mut head, mut tail) = (0, 0);
+        let alike = state.alike();
+        if let Some((known, one_weight)) = alike {
+            head = common(old.iter().zip(new));
+            tail = common(old[head..].iter().rev().zip(new[head..].iter().rev()));
+            nodes.extend_alike(&known[..head], one_weight);
+        }
+        let (old, new) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
+        merge(old, new, |before, after| match (before, after) {
             (Some((at, old)), Some((_, new))) => {
-                let node = state.node_of(at);
+                let node = state.node_of(head + at);
                 nodes.push(if Arc::ptr_eq(old, new) || old == new {
                     Arc::clone(node)
                 } else {
@@ -139,7 +149,7 @@ impl Updater {
             }
             (None, Some((_, new))) => nodes.push(Arc::new(arrive(new, absent, now))),
             (Some((at, old)), None) => {
-                let node = state.node_of(at);
+                let node = state.node_of(head + at);
                 let gone = Absent {
                     stats: node.stats().clone(),
                     key: node.key(),
@@ -149,6 +159,9 @@ impl Updater {
             }
             (None, None) => {}
         });
+        if let Some((known, one_weight)) = alike {
+            nodes.extend_alike(&known[known.len() - tail..], one_weight);
+        }
         nodes
     }
 
@@ -186,6 +199,11 @@ impl fmt::Debug for Updater {
             .field("discovery", &self.discovery)
             .finish_non_exhaustive()
     }
+}
+
+/// How many pairs, from the first on, are one and the same endpoint.
+fn common<'a>(pairs: impl Iterator<Item = (&'a Arc<Endpoint>, &'a Arc<Endpoint>)>) -> usize {
+    pairs.take_while(|(a, b)| Arc::ptr_eq(a, b)).count()
 }
 
 /// The node of an endpoint that is new, or back.

@@ -41,6 +41,7 @@ pub use address::Address;
 pub use builder::EndpointBuilder;
 pub use locality::Locality;
 pub use name::{EndpointId, ServiceName};
+pub(crate) use set::merge;
 pub use set::{Changed, Diff, EndpointSet};
 
 use crate::error::Error;

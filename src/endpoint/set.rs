@@ -182,44 +182,45 @@ impl EndpointSet {
     #[must_use]
     pub fn diff(&self, next: &EndpointSet) -> Diff {
         let mut diff = Diff::default();
-        self.merge(next, |before, after| match (before, after) {
-            (Some((_, before)), Some((_, after))) => {
-                if !Arc::ptr_eq(before, after) && before != after {
-                    diff.changed.push(Changed {
-                        before: Arc::clone(before),
-                        after: Arc::clone(after),
-                    });
+        merge(&self.endpoints, &next.endpoints, |before, after| {
+            match (before, after) {
+                (Some((_, before)), Some((_, after))) => {
+                    if !Arc::ptr_eq(before, after) && before != after {
+                        diff.changed.push(Changed {
+                            before: Arc::clone(before),
+                            after: Arc::clone(after),
+                        });
+                    }
                 }
+                (Some((_, before)), None) => diff.removed.push(Arc::clone(before)),
+                (None, Some((_, after))) => diff.added.push(Arc::clone(after)),
+                (None, None) => {}
             }
-            (Some((_, before)), None) => diff.removed.push(Arc::clone(before)),
-            (None, Some((_, after))) => diff.added.push(Arc::clone(after)),
-            (None, None) => {}
         });
         diff
     }
+}
 
-    /// Walks both sets in the order of ids and shows each id once, with its
-    /// position and endpoint in either set.
-    pub(crate) fn merge<'a>(
-        &'a self,
-        next: &'a EndpointSet,
-        mut show: impl FnMut(Option<(usize, &'a Arc<Endpoint>)>, Option<(usize, &'a Arc<Endpoint>)>),
-    ) {
-        let (old, new) = (&self.endpoints, &next.endpoints);
-        let (mut i, mut j) = (0, 0);
-        while i < old.len() || j < new.len() {
-            let order = match (old.get(i), new.get(j)) {
-                (Some(a), Some(b)) if Arc::ptr_eq(a, b) => Ordering::Equal,
-                (Some(a), Some(b)) => a.id().cmp(b.id()),
-                (Some(_), None) => Ordering::Less,
-                (None, _) => Ordering::Greater,
-            };
-            let before = (order != Ordering::Greater).then(|| (i, &old[i]));
-            let after = (order != Ordering::Less).then(|| (j, &new[j]));
-            i += usize::from(before.is_some());
-            j += usize::from(after.is_some());
-            show(before, after);
-        }
+/// Walks two lists in the order of ids and shows each id once, with its position
+/// and endpoint in either list.
+pub(crate) fn merge<'a>(
+    old: &'a [Arc<Endpoint>],
+    new: &'a [Arc<Endpoint>],
+    mut show: impl FnMut(Option<(usize, &'a Arc<Endpoint>)>, Option<(usize, &'a Arc<Endpoint>)>),
+) {
+    let (mut i, mut j) = (0, 0);
+    while i < old.len() || j < new.len() {
+        let order = match (old.get(i), new.get(j)) {
+            (Some(a), Some(b)) if Arc::ptr_eq(a, b) => Ordering::Equal,
+            (Some(a), Some(b)) => a.id().cmp(b.id()),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let before = (order != Ordering::Greater).then(|| (i, &old[i]));
+        let after = (order != Ordering::Less).then(|| (j, &new[j]));
+        i += usize::from(before.is_some());
+        j += usize::from(after.is_some());
+        show(before, after);
     }
 }
 

@@ -23,22 +23,40 @@ impl Random {
     }
 }
 
-struct RandomPicker {
+impl Strategy for Random {
+    fn build(&self, view: &View) -> BoxPicker {
+        let picker = Weighted {
+            draw: WeightedDraw::new(view),
+            view: view.clone(),
+        };
+        if view.is_uniform() && !view.is_empty() {
+            Box::new(Uniform(picker))
+        } else {
+            Box::new(picker)
+        }
+    }
+}
+
+/// Endpoints of one weight: what most services are, and so a picker of its own,
+/// without the branches of the other.
+struct Uniform(Weighted);
+
+impl Picker for Uniform {
+    #[inline]
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        if !context.tried().is_empty() {
+            return self.0.pick(context);
+        }
+        Some(context.rng().below(self.0.view.len()))
+    }
+}
+
+struct Weighted {
     view: View,
     draw: WeightedDraw,
 }
 
-impl Strategy for Random {
-    fn build(&self, view: &View) -> BoxPicker {
-        Box::new(RandomPicker {
-            draw: WeightedDraw::new(view),
-            view: view.clone(),
-        })
-    }
-}
-
-impl Picker for RandomPicker {
-    #[inline]
+impl Picker for Weighted {
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
         let index = self.draw.draw(context.rng());
         if context.tried().is_empty() {
