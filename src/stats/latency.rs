@@ -35,8 +35,10 @@ impl Latency {
     /// Takes in one sample. Wait-free but for retries while other threads
     /// record to the same endpoint.
     pub(super) fn record(&self, sample: Duration, now: Timestamp) {
-        // At least 1 ns, which keeps every pair different from `NONE`.
-        let sample = (sample.as_nanos() as f32).max(1.0);
+        // At least 1 ns, which keeps every pair different from `NONE`. From 64
+        // bits, which hold 584 years: 128 take a call to convert.
+        let nanos = u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX);
+        let sample = (nanos as f32).max(1.0);
         let tick = (now.as_nanos() >> TICK_BITS) as u32;
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
