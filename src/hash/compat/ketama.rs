@@ -23,8 +23,8 @@
 //! # Limits
 //!
 //! - The port 11211 isn't hashed by libmemcached: `10.0.0.1:11211` and `10.0.0.1` are the same string
-//!   there and here. The original libketama hashes it as it is written, so for that port its points
-//!   differ; what is proven here is libmemcached's weighted mode, nothing else.
+//!   there and here.
+//! - What is proven is libmemcached's weighted mode, nothing else.
 //! - A host whose share is below a fortieth of the mean has no points, as in libmemcached.
 //! - libmemcached's unweighted `KETAMA` and its `spy` variant have other points and are not here.
 
