@@ -13,6 +13,7 @@
 //! itself picks finds them empty and makes do.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Weak};
 
 use super::core::Core;
@@ -25,14 +26,22 @@ use crate::strategy::{PickContext, PickOptions};
 use crate::sync::{Lease, Slot};
 
 thread_local! {
-    static LOCAL: Local = Local::new();
+    /// Without a destructor, so that to reach it is to add an offset: it can
+    /// be reached at any time, and need not be asked whether it is there.
+    static LOCAL: Local = const { Local::new() };
+
+    /// What the thread gives back when it ends, and the destructor of both.
+    static KEEPER: Keeper = Keeper::new();
 }
 
 struct Local {
-    slot: Slot,
-    seats: Seats,
-    /// Gives the slot back when the thread ends.
-    _lease: Lease,
+    slot: Cell<Slot>,
+    near: ManuallyDrop<[Seat; NEAR]>,
+}
+
+struct Keeper {
+    lease: Lease,
+    far: Far,
 }
 
 /// Picks with the thread's own means; when that gives nothing, makes sure of it
@@ -60,34 +69,64 @@ pub(super) fn end(state: Arc<State>, mark: Mark, outcome: Outcome) {
 #[inline(never)]
 fn end_timed(state: Arc<State>, mark: Mark, outcome: Outcome) {
     if let Some(clock) = &state.stopwatch
-        && let Some(node) = state.nodes.get(mark.node())
+        && let Some(stats) = state.roster.stats.get(mark.node())
     {
-        pick::record(node, clock, mark, outcome);
+        pick::record(stats, clock, mark, outcome);
     }
     end_untimed(state, mark, outcome);
 }
 
 #[inline]
 fn end_untimed(state: Arc<State>, mark: Mark, outcome: Outcome) {
-    let mut held = Some(state);
-    let ended = LOCAL.try_with(|local| {
-        if let Some(state) = held.take() {
-            uncount(&state, mark, local.slot, outcome);
-            local.keep(state);
+    // `LOCAL` is always there.
+    let _ = LOCAL.try_with(|local| match local.near.get(state.place as usize) {
+        Some(seat) if seat.stamp.get() == state.stamp => {
+            uncount(&state, mark, local.slot.get(), outcome);
+            seat.give(state);
         }
+        _ => end_elsewhere(state, mark, outcome),
     });
-    if ended.is_err()
-        && let Some(state) = held
-    {
-        uncount(&state, mark, Slot::shared(), outcome);
-    }
 }
 
-/// The slot of this thread, for a call that has no handle to give back.
+/// Ends a call whose state this thread does not know, or at a far seat.
+#[cold]
+#[inline(never)]
+fn end_elsewhere(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    uncount(&state, mark, slot(), outcome);
+    keep(state);
+}
+
+/// Takes a handle back, if it is one to the state the thread knows.
+fn keep(state: Arc<State>) {
+    with_seat(state.place, |seat| {
+        if let Some(seat) = seat
+            && seat.stamp.get() == state.stamp
+        {
+            seat.give(state);
+        }
+    });
+}
+
+/// Shows the thread's seat at that place, if there is one.
+fn with_seat<T>(place: u32, look: impl FnOnce(Option<&Seat>) -> T) -> T {
+    LOCAL.with(|local| {
+        if let Some(seat) = local.near.get(place as usize) {
+            return look(Some(seat));
+        }
+        let mut look = Some(look);
+        let seen = KEEPER.try_with(|keeper| look.take().map(|look| look(keeper.far.get(place))));
+        match (seen, look) {
+            (Ok(Some(seen)), _) => seen,
+            (_, Some(look)) => look(None),
+            (_, None) => unreachable!("whoever looked has seen"),
+        }
+    })
+}
+
+/// The slot of this thread; a shared one while it ends.
 pub(super) fn slot() -> Slot {
-    LOCAL
-        .try_with(|local| local.slot)
-        .unwrap_or_else(|_| Slot::shared())
+    let slot = KEEPER.try_with(|keeper| keeper.lease.slot());
+    slot.unwrap_or_else(|_| Slot::shared())
 }
 
 /// Picks from what is published now, with makeshift means: for a thread that is
@@ -97,7 +136,9 @@ fn pick_without_thread(core: &Core, options: &PickOptions<'_>) -> Result<Pick, E
     let mut rng = Rng::from_entropy();
     let cursor = first_cursor(&mut rng);
     let state = core.published.load();
-    match choose(&state, &mut PickContext::new(rng, cursor, options)) {
+    let mut context = PickContext::new(rng, cursor, options);
+    let first = state.first.pick(&mut context);
+    match first.or_else(|| choose_below(&state, &mut context)) {
         Some(node) => Ok(count(state, node, Slot::shared())),
         None => Err(state.refusal(core.service.shared(), options.is_first_try())),
     }
@@ -109,99 +150,80 @@ fn first_cursor(rng: &mut Rng) -> u64 {
 }
 
 impl Local {
-    fn new() -> Self {
-        let lease = Lease::take();
+    const fn new() -> Self {
         Self {
-            slot: lease.slot(),
-            seats: Seats::new(),
-            _lease: lease,
+            // Never used: a seat that has a stamp was made after a lease.
+            slot: Cell::new(Slot {
+                stripe: 0,
+                exclusive: false,
+            }),
+            near: ManuallyDrop::new([const { Seat::new() }; NEAR]),
         }
     }
 
     /// A function of its own, whose arguments and result are in registers.
     #[inline(never)]
     fn pick(&self, core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
-        let seat = match self.seats.get(core.place) {
-            Some(seat) if seat.stamp.get() == core.published.stamp() => seat,
-            _ => self.refresh(core),
-        };
-        let state = seat.take(core);
-        let mut context = PickContext::new(seat.rng.get(), seat.cursor.get(), options);
-        let choice = choose(&state, &mut context);
-        seat.rng.set(*context.rng());
-        seat.cursor.set(*context.cursor());
-        match choice {
-            Some(node) => Some(count(state, node, self.slot)),
-            None => {
-                self.keep(state);
-                None
+        match self.near.get(core.place as usize) {
+            Some(seat) if seat.stamp.get() == core.published.stamp() => {
+                seat.pick(core, options, self.slot.get())
             }
+            _ => pick_elsewhere(core, options),
         }
-    }
-
-    /// Takes a handle back, if it is one to the state the thread knows.
-    #[inline]
-    fn keep(&self, state: Arc<State>) {
-        if let Some(seat) = self.seats.get(state.place)
-            && seat.stamp.get() == state.stamp
-        {
-            seat.give(state);
-        }
-    }
-
-    /// Fetches the state that is published now.
-    #[cold]
-    fn refresh(&self, core: &Arc<Core>) -> &Seat {
-        let state = core.published.load();
-        let seat = self.seats.make(core.place);
-        let known = seat.balancer.take();
-        if known.is_none_or(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(core))) {
-            // A balancer that is new to the thread: a good moment to let go of
-            // those that are gone.
-            self.seats.clear_abandoned();
-            let mut rng = Rng::from_entropy();
-            seat.cursor.set(first_cursor(&mut rng));
-            seat.rng.set(rng);
-        }
-        seat.clear();
-        seat.balancer.set(Some(Arc::downgrade(core)));
-        seat.spares.replace({
-            // Room for all of them, so that no later pick allocates.
-            let mut spares = Vec::with_capacity(SPARES);
-            spares.push(Arc::clone(&state));
-            spares
-        });
-        seat.stamp.set(state.stamp);
-        seat.give(state);
-        seat
     }
 }
 
-/// The position, among the state's nodes, of the one that gets the call: from
-/// the first level that has one left.
-#[inline]
-fn choose(state: &State, context: &mut PickContext<'_>) -> Option<u32> {
-    match state.first.pick(context) {
-        None => choose_below(state, context),
-        first => first,
-    }
-}
-
+/// Picks at a far seat, or at one that has to be brought up to date.
 #[cold]
+#[inline(never)]
+fn pick_elsewhere(core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
+    let picked = KEEPER.try_with(|keeper| {
+        LOCAL.with(|local| {
+            let slot = keeper.lease.slot();
+            local.slot.set(slot);
+            let near = local.near.get(core.place as usize);
+            let seat = near.unwrap_or_else(|| keeper.far.make(core.place));
+            if seat.stamp.get() != core.published.stamp() {
+                seat.refresh(core, || {
+                    local.near.iter().for_each(Seat::clear_abandoned);
+                    keeper.far.seats().for_each(Seat::clear_abandoned);
+                });
+            }
+            seat.pick(core, options, slot)
+        })
+    });
+    picked.ok().flatten()
+}
+
+impl Keeper {
+    fn new() -> Self {
+        Self {
+            lease: Lease::take(),
+            far: Far::new(),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        LOCAL.with(|local| local.near.iter().for_each(Seat::clear));
+        self.far.seats().for_each(Seat::clear);
+    }
+}
+
+/// The position, among the state's endpoints, of the one that gets the call when
+/// the first level has none left.
 fn choose_below(state: &State, context: &mut PickContext<'_>) -> Option<u32> {
     state.below.iter().find_map(|level| level.pick(context))
 }
 
 /// Counts the call and makes its guard.
 ///
-/// The node is there, and so is its stripe; they are looked up without a way to
-/// panic, since that way alone, never taken, would make every pick keep its
-/// handle in memory for the unwinding.
+/// Nothing in it has a way to panic, since that way alone, never taken, would
+/// make every pick keep its handle in memory for the unwinding.
 #[inline]
 fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
-    if let Some(node) = state.nodes.get(node as usize) {
-        node.stats().begin(slot);
-    }
+    state.roster.counters.begin(node as usize, slot);
     let mark = match &state.stopwatch {
         None => Mark::untimed(node),
         Some(clock) => Mark::new(node, clock.now()),
@@ -211,9 +233,7 @@ fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
 
 #[inline]
 fn uncount(state: &State, mark: Mark, slot: Slot, outcome: Outcome) {
-    if let Some(node) = state.nodes.get(mark.node()) {
-        node.stats().end(slot, outcome);
-    }
+    state.roster.counters.end(mark.node(), slot, outcome);
 }
 
 /// Further handles kept at a seat: as many calls as a thread usually has in
@@ -241,7 +261,7 @@ struct Seat {
 }
 
 impl Seat {
-    fn new() -> Self {
+    const fn new() -> Self {
         Self {
             stamp: Cell::new(0),
             rng: Cell::new(Rng::seeded(0)),
@@ -250,6 +270,67 @@ impl Seat {
             spares: RefCell::new(Vec::new()),
             balancer: Cell::new(None),
         }
+    }
+
+    #[inline]
+    fn pick(&self, core: &Core, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
+        let state = self.take(core);
+        let mut context = PickContext::new(self.rng.get(), self.cursor.get(), options);
+        let Some(node) = state.first.pick(&mut context) else {
+            return self.pick_below(state, context, slot);
+        };
+        self.remember(&mut context);
+        Some(count(state, node, slot))
+    }
+
+    /// Picks for a call that the first level has nothing for.
+    #[cold]
+    #[inline(never)]
+    fn pick_below(
+        &self,
+        state: Arc<State>,
+        mut context: PickContext<'_>,
+        slot: Slot,
+    ) -> Option<Pick> {
+        let choice = choose_below(&state, &mut context);
+        self.remember(&mut context);
+        match choice {
+            Some(node) => Some(count(state, node, slot)),
+            None => {
+                keep(state);
+                None
+            }
+        }
+    }
+
+    #[inline]
+    fn remember(&self, context: &mut PickContext<'_>) {
+        self.rng.set(*context.rng());
+        self.cursor.set(*context.cursor());
+    }
+
+    /// Fetches the state that is published now.
+    fn refresh(&self, core: &Arc<Core>, clear_abandoned: impl FnOnce()) {
+        let state = core.published.load();
+        let known = self.balancer.take();
+        if known.is_none_or(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(core))) {
+            // A balancer that is new to the thread: a good moment to let go of
+            // those that are gone.
+            clear_abandoned();
+            let mut rng = Rng::from_entropy();
+            self.cursor.set(first_cursor(&mut rng));
+            self.rng.set(rng);
+        }
+        self.clear();
+        self.balancer.set(Some(Arc::downgrade(core)));
+        self.spares.replace({
+            // Room for all of them, so that no later pick allocates.
+            let mut spares = Vec::with_capacity(SPARES);
+            spares.push(Arc::clone(&state));
+            spares
+        });
+        self.stamp.set(state.stamp);
+        self.give(state);
     }
 
     #[inline]
@@ -296,75 +377,57 @@ impl Seat {
         // Dropped after the borrow has ended: a state may own a picker that
         // picks when it is dropped.
         let spares = self.spares.take();
-        drop((handle, spares));
+        drop((handle, spares, self.balancer.take()));
+    }
+
+    fn clear_abandoned(&self) {
+        let balancer = self.balancer.take();
+        let gone = |balancer: &Weak<Core>| balancer.strong_count() == 0;
+        if balancer.as_ref().is_some_and(gone) {
+            self.clear();
+        } else {
+            self.balancer.set(balancer);
+        }
     }
 }
 
-/// A seat for each balancer, found by its place. A seat never moves once it is
-/// there: the first few are part of the thread's own storage, the others come
-/// in rows of 8, 16, 32 …
-struct Seats {
-    near: [Seat; Seats::NEAR as usize],
-    far: [OnceCell<Box<[Seat]>>; Seats::ROWS],
-}
+/// How many balancers have a seat in the thread's own storage.
+const NEAR: usize = 8;
 
-impl Seats {
-    const NEAR: u32 = 8;
+/// The seats of further balancers, found by their place, in rows of 8, 16,
+/// 32 … A seat never moves once it is there.
+struct Far([OnceCell<Box<[Seat]>>; Far::ROWS]);
+
+impl Far {
     /// Enough for every place that a `u32` names.
     const ROWS: usize = 30;
 
-    fn new() -> Self {
-        Self {
-            near: std::array::from_fn(|_| Seat::new()),
-            far: [const { OnceCell::new() }; Self::ROWS],
-        }
+    const fn new() -> Self {
+        Self([const { OnceCell::new() }; Self::ROWS])
     }
 
-    #[inline]
     fn get(&self, place: u32) -> Option<&Seat> {
-        match self.near.get(place as usize) {
-            None => self.get_far(place),
-            near => near,
-        }
-    }
-
-    #[cold]
-    fn get_far(&self, place: u32) -> Option<&Seat> {
         let (row, offset) = Self::locate(place);
-        self.far[row].get().map(|seats| &seats[offset])
+        self.0[row].get().map(|seats| &seats[offset])
     }
 
     fn make(&self, place: u32) -> &Seat {
-        if let Some(near) = self.near.get(place as usize) {
-            return near;
-        }
         let (row, offset) = Self::locate(place);
-        let seats = self.far[row].get_or_init(|| {
-            let len = Self::NEAR << row;
+        let seats = self.0[row].get_or_init(|| {
+            let len = NEAR << row;
             (0..len).map(|_| Seat::new()).collect()
         });
         &seats[offset]
     }
 
-    /// The row of a far place, and where in it: row r begins at 8 · 2^r.
-    fn locate(place: u32) -> (usize, usize) {
-        let row = place.ilog2() - Self::NEAR.ilog2();
-        (row as usize, (place - (Self::NEAR << row)) as usize)
+    fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.0.iter().filter_map(OnceCell::get).flatten()
     }
 
-    fn clear_abandoned(&self) {
-        let far = self.far.iter().filter_map(OnceCell::get).flatten();
-        for seat in self.near.iter().chain(far) {
-            let balancer = seat.balancer.take();
-            if balancer
-                .as_ref()
-                .is_some_and(|balancer| balancer.strong_count() == 0)
-            {
-                seat.clear();
-            } else {
-                seat.balancer.set(balancer);
-            }
-        }
+    /// The row of a place, and where in it: row r begins at 8 · 2^r.
+    fn locate(place: u32) -> (usize, usize) {
+        let row = place.ilog2() - NEAR.ilog2();
+        (row as usize, place as usize - (NEAR << row))
     }
 }
 
@@ -373,22 +436,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_place_has_a_seat_of_its_own() {
+    fn every_far_place_has_a_seat_of_its_own() {
         let mut next = (0, 0);
-        for place in Seats::NEAR..10_000 {
-            assert_eq!(Seats::locate(place), next);
+        for place in NEAR as u32..10_000 {
+            assert_eq!(Far::locate(place), next);
             next.1 += 1;
-            if next.1 == (Seats::NEAR as usize) << next.0 {
+            if next.1 == NEAR << next.0 {
                 next = (next.0 + 1, 0);
             }
         }
-        assert!(Seats::locate(u32::MAX).0 < Seats::ROWS);
+        assert!(Far::locate(u32::MAX).0 < Far::ROWS);
 
-        let seats = Seats::new();
-        for place in [0, 7, 8, 9, 100] {
+        let seats = Far::new();
+        for place in [8, 9, 100] {
             seats.make(place).stamp.set(u64::from(place) + 1);
         }
-        for place in [0, 7, 8, 9, 100] {
+        for place in [8, 9, 100] {
             let seat = seats.get(place).expect("it was made");
             assert_eq!(seat.stamp.get(), u64::from(place) + 1);
         }

@@ -50,7 +50,7 @@ use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
 use crate::strategy::PickOptions;
-use crate::view::Node;
+use crate::view::{Node, Roster};
 use driver::Driver;
 
 /// Picks an endpoint of one service for each call.
@@ -151,8 +151,15 @@ impl Balancer {
     /// are picked from, in the order of their ids within each priority, then
     /// those that take no calls. For display and for tests.
     #[must_use]
-    pub fn nodes(&self) -> Vec<Arc<Node>> {
-        self.core.published.load().nodes.to_vec()
+    pub fn nodes(&self) -> Vec<Node> {
+        let state = self.core.published.load();
+        let Roster {
+            endpoints, stats, ..
+        } = &state.roster;
+        let nodes = endpoints.iter().cloned().zip(stats.iter().cloned());
+        nodes
+            .map(|(endpoint, stats)| Node::new(endpoint, stats))
+            .collect()
     }
 
     /// How much is known of the service, and how fresh it is.

@@ -10,7 +10,7 @@ use super::state::State;
 use crate::endpoint::Endpoint;
 use crate::stats::{EndpointStats, Outcome};
 use crate::time::{Clock, Timestamp};
-use crate::view::{Node, NodeKey};
+use crate::view::{Node, NodeKey, Roster};
 
 /// The endpoint that one call goes to, counted as in flight there for as long
 /// as this guard lives.
@@ -56,30 +56,30 @@ impl Pick {
     }
 
     #[inline]
-    fn node(&self) -> &Arc<Node> {
+    fn roster(&self) -> &Roster {
         let Some(state) = &self.state else {
             unreachable!("a pick holds its state until it ends");
         };
-        &state.nodes[self.mark.node()]
+        &state.roster
     }
 
     /// The endpoint, to be kept beyond the call.
     #[must_use]
     #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        self.node().endpoint()
+        &self.roster().endpoints[self.mark.node()]
     }
 
     /// The endpoint's live stats.
     #[must_use]
     pub fn stats(&self) -> &EndpointStats {
-        self.node().stats()
+        &self.roster().stats[self.mark.node()]
     }
 
     /// What tells the endpoint apart, for [`Tried`](crate::strategy::Tried).
     #[must_use]
     pub fn key(&self) -> NodeKey {
-        self.node().key()
+        self.stats().key()
     }
 
     /// Ends the call: uncounts it, and records its outcome and, of an answered
@@ -92,10 +92,10 @@ impl Pick {
     }
 
     /// The guard of the same call, holding on to its endpoint alone and no
-    /// longer to the set it was picked from. Allocates nothing, and costs two
+    /// longer to the set it was picked from. Allocates nothing, and costs four
     /// locked instructions.
     pub fn detach(mut self) -> DetachedPick {
-        let node = Arc::clone(self.node());
+        let node = Node::new(Arc::clone(self.endpoint()), self.stats().clone());
         let stopwatch = self.state.take().and_then(|state| state.stopwatch.clone());
         let started = stopwatch
             .as_ref()
@@ -166,10 +166,10 @@ impl Mark {
 ///
 /// Not inlined: a call that is not timed should not carry the code.
 #[inline(never)]
-pub(super) fn record(node: &Node, clock: &Clock, mark: Mark, outcome: Outcome) {
+pub(super) fn record(stats: &EndpointStats, clock: &Clock, mark: Mark, outcome: Outcome) {
     if outcome.is_answer() {
         let now = clock.now();
-        node.stats().took(now.since(mark.started(now)), now);
+        stats.took(now.since(mark.started(now)), now);
     }
 }
 
@@ -178,7 +178,7 @@ pub(super) fn record(node: &Node, clock: &Clock, mark: Mark, outcome: Outcome) {
 /// or dropped.
 #[must_use = "a pick that is dropped at once counts as a cancelled call"]
 pub struct DetachedPick {
-    node: Arc<Node>,
+    node: Node,
     stopwatch: Option<Clock>,
     outcome: Outcome,
     started: Timestamp,

@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::core::Core;
-use super::state::{Knowledge, Roster, State};
+use super::state::{Draft, Knowledge, State};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, merge};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
-use crate::stats::EndpointStats;
+use crate::stats::{EndpointStats, Ledger};
 use crate::strategy::Strategy;
 use crate::time::{Clock, Timestamp};
-use crate::view::{Node, NodeKey};
 
 /// Feeds a balancer by hand: the half that a background driver owns otherwise.
 ///
@@ -28,6 +26,7 @@ pub struct Updater {
     strategy: Arc<dyn Strategy>,
     clock: Clock,
     discovery: Discovery,
+    ledger: Ledger,
     absent: HashMap<EndpointId, Absent>,
     absent_swept: Timestamp,
     retired: Vec<Arc<State>>,
@@ -37,7 +36,6 @@ pub struct Updater {
 #[derive(Debug)]
 struct Absent {
     stats: EndpointStats,
-    key: NodeKey,
     since: Timestamp,
 }
 
@@ -55,8 +53,6 @@ impl Absent {
 /// them cost nothing in a storm of updates.
 const SWEEP: Duration = Duration::from_secs(1);
 
-static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
-
 impl Updater {
     pub(super) fn new(
         core: Arc<Core>,
@@ -69,6 +65,7 @@ impl Updater {
             state,
             strategy,
             discovery: Discovery::Unknown { error: None },
+            ledger: Ledger::default(),
             absent: HashMap::new(),
             absent_swept: clock.now(),
             retired: Vec::new(),
@@ -90,8 +87,8 @@ impl Updater {
             }
             return;
         }
-        let nodes = self.nodes_of(&set, now);
-        let next = State::known(&self.state, set, nodes, &*self.strategy);
+        let draft = self.draft(set, now);
+        let next = State::known(&self.state, draft, &*self.strategy);
         self.publish(next);
         self.sweep_absent(now);
     }
@@ -124,45 +121,42 @@ impl Updater {
         !self.retired.is_empty()
     }
 
-    fn nodes_of(&mut self, set: &EndpointSet, now: Timestamp) -> Roster {
-        let Self { state, absent, .. } = self;
+    fn draft(&mut self, set: EndpointSet, now: Timestamp) -> Draft {
+        let Self {
+            state,
+            absent,
+            ledger,
+            ..
+        } = self;
         let (old, new) = (state.set.endpoints(), set.endpoints());
-        let mut nodes = Roster::with_capacity(new.len());
         // What is the same at both ends is taken over as it is.
         let (mut head, mut tail) = (0, 0);
-        let alike = state.alike();
-        if let Some((known, one_weight)) = alike {
+        if let Some(roster) = state.one_level() {
             head = common(old.iter().zip(new));
             tail = common(old[head..].iter().rev().zip(new[head..].iter().rev()));
-            nodes.extend_alike(&known[..head], one_weight);
+            let (before, after) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
+            if let Some(weights) = reweighted(&roster.weights, head, before, after) {
+                return Draft::same_ids(set, roster, weights);
+            }
         }
+        let mut stats = Vec::with_capacity(new.len());
+        stats.extend_from_slice(&state.roster.stats[..head]);
         let (old, new) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
         merge(old, new, |before, after| match (before, after) {
-            (Some((at, old)), Some((_, new))) => {
-                let node = state.node_of(head + at);
-                nodes.push(if Arc::ptr_eq(old, new) || old == new {
-                    Arc::clone(node)
-                } else {
-                    let stats = node.stats().clone();
-                    Arc::new(Node::new(Arc::clone(new), stats, node.key()))
-                });
-            }
-            (None, Some((_, new))) => nodes.push(Arc::new(arrive(new, absent, now))),
+            (Some((at, _)), Some(_)) => stats.push(state.stats_of(head + at).clone()),
+            (None, Some((_, new))) => stats.push(arrive(new.id(), absent, ledger, now)),
             (Some((at, old)), None) => {
-                let node = state.node_of(head + at);
                 let gone = Absent {
-                    stats: node.stats().clone(),
-                    key: node.key(),
+                    stats: state.stats_of(head + at).clone(),
                     since: now,
                 };
                 absent.insert(old.id().clone(), gone);
             }
             (None, None) => {}
         });
-        if let Some((known, one_weight)) = alike {
-            nodes.extend_alike(&known[known.len() - tail..], one_weight);
-        }
-        nodes
+        let known = &state.roster.stats;
+        stats.extend_from_slice(&known[known.len() - tail..]);
+        Draft::new(set, stats, ledger)
     }
 
     fn publish(&mut self, next: State) {
@@ -206,21 +200,42 @@ fn common<'a>(pairs: impl Iterator<Item = (&'a Arc<Endpoint>, &'a Arc<Endpoint>)
     pairs.take_while(|(a, b)| Arc::ptr_eq(a, b)).count()
 }
 
-/// The node of an endpoint that is new, or back.
+/// The weights of a roster on one level of which the endpoints from `at` on
+/// changed from `before` to `after`; none if more changed than weights, and
+/// what has no part in picking.
+fn reweighted(
+    weights: &Arc<[u32]>,
+    at: usize,
+    before: &[Arc<Endpoint>],
+    after: &[Arc<Endpoint>],
+) -> Option<Arc<[u32]>> {
+    let alike = |(old, new): (&Arc<Endpoint>, &Arc<Endpoint>)| {
+        old.id() == new.id() && old.priority() == new.priority() && new.takes_calls()
+    };
+    if before.len() != after.len() || !before.iter().zip(after).all(alike) {
+        return None;
+    }
+    let changed = before
+        .iter()
+        .zip(after)
+        .any(|(old, new)| old.weight() != new.weight());
+    if !changed {
+        return Some(Arc::clone(weights));
+    }
+    let mut next: Arc<[u32]> = Arc::from(&**weights);
+    for (weight, endpoint) in Arc::make_mut(&mut next)[at..].iter_mut().zip(after) {
+        *weight = endpoint.weight();
+    }
+    Some(next)
+}
+
+/// The stats of an endpoint that is new, or back.
 fn arrive(
-    endpoint: &Arc<Endpoint>,
+    id: &EndpointId,
     absent: &mut HashMap<EndpointId, Absent>,
+    ledger: &mut Ledger,
     now: Timestamp,
-) -> Node {
-    let known = absent
-        .remove(endpoint.id())
-        .filter(|absent| absent.is_remembered(now));
-    let (stats, key) = known.map_or_else(
-        || {
-            let key = NodeKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
-            (EndpointStats::new(), key)
-        },
-        |absent| (absent.stats, absent.key),
-    );
-    Node::new(Arc::clone(endpoint), stats, key)
+) -> EndpointStats {
+    let known = absent.remove(id).filter(|absent| absent.is_remembered(now));
+    known.map_or_else(|| ledger.open(), |absent| absent.stats)
 }

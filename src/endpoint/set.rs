@@ -149,6 +149,11 @@ impl EndpointSet {
         &self.endpoints
     }
 
+    /// The endpoints, to be shared as a whole.
+    pub(crate) fn shared(&self) -> &Arc<[Arc<Endpoint>]> {
+        &self.endpoints
+    }
+
     /// The endpoints, ordered by id.
     pub fn iter(&self) -> std::slice::Iter<'_, Arc<Endpoint>> {
         self.endpoints.iter()

@@ -32,13 +32,13 @@ impl Strategy for RoundRobin {
     fn build(&self, view: &View) -> BoxPicker {
         let view = view.clone();
         match Turn::new(&view) {
-            Turn::Equal(_) => Box::new(Equal(view)),
-            turn @ Turn::Stride(_) => Box::new(Weighted { view, turn }),
+            Turn::Equal(n) if n > 0 => Box::new(Equal(view)),
+            turn => Box::new(Weighted { view, turn }),
         }
     }
 }
 
-/// Endpoints of one weight: what most services are, and so a picker of its own,
+/// One endpoint or more, all of one weight: what most services are, and so a picker of its own,
 /// without the branches of the other.
 struct Equal(View);
 
@@ -46,6 +46,9 @@ impl Picker for Equal {
     #[inline]
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
         let index = next_of(self.0.len(), context);
+        if context.tried().is_empty() {
+            return Some(index);
+        }
         context.first_untried(&self.0, index)
     }
 }
@@ -74,13 +77,13 @@ impl Turn {
         if view.is_uniform() {
             return Self::Equal(view.len());
         }
-        let heaviest = view.weights().max().unwrap_or(1);
-        let scaled = |weight: u32| {
+        let heaviest = view.weights().iter().copied().max().unwrap_or(1);
+        let scaled = |&weight: &u32| {
             let share = u64::from(weight) * u64::from(u16::MAX);
             // A weight of 1 beside one of 100,000 still gets a turn.
             (share.div_ceil(u64::from(heaviest))).max(1) as u16
         };
-        Self::Stride(view.weights().map(scaled).collect())
+        Self::Stride(view.weights().iter().map(scaled).collect())
     }
 
     #[inline]
@@ -109,6 +112,7 @@ fn next_of(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
 /// from before the set shrank, or is a new thread's random one, and begins
 /// anywhere.
 #[cold]
+#[inline(never)]
 fn turn_over(next: u64, n: u32, context: &mut PickContext<'_>) -> u64 {
     if next == u64::from(n) {
         0
