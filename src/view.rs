@@ -206,17 +206,15 @@ impl View {
     #[must_use]
     #[inline]
     pub fn in_flight(&self, index: NodeIndex) -> u32 {
-        self.roster
-            .counters
-            .in_flight((self.start + index) as usize)
+        self.roster.counters.in_flight(self.start + index)
     }
 
     /// The calls in flight at two nodes, for less than twice the price of one.
     #[must_use]
     #[inline]
     pub fn two_in_flight(&self, first: NodeIndex, second: NodeIndex) -> (u32, u32) {
-        let at = |index| (self.start + index) as usize;
-        self.roster.counters.two_in_flight(at(first), at(second))
+        let counters = &self.roster.counters;
+        counters.two_in_flight(self.start + first, self.start + second)
     }
 
     /// The weight of a node, which is never 0; 0 where there is none.

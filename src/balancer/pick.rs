@@ -67,13 +67,13 @@ impl Pick {
     #[must_use]
     #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.roster().endpoints[self.mark.node()]
+        &self.roster().endpoints[self.mark.node() as usize]
     }
 
     /// The endpoint's live stats.
     #[must_use]
     pub fn stats(&self) -> &EndpointStats {
-        &self.roster().stats[self.mark.node()]
+        &self.roster().stats[self.mark.node() as usize]
     }
 
     /// What tells the endpoint apart, for [`Tried`](crate::strategy::Tried).
@@ -149,8 +149,8 @@ impl Mark {
     }
 
     #[inline]
-    pub(super) fn node(self) -> usize {
-        self.0.get() as usize & (Self::NODES - 1)
+    pub(super) fn node(self) -> u32 {
+        self.0.get() as u32 & (Self::NODES as u32 - 1)
     }
 
     /// When the call started: the last time before `now` that the ticks fit.
@@ -252,7 +252,7 @@ mod tests {
             for started in [0, 1, 1 << 40, u64::MAX >> 1] {
                 let started = Timestamp::from_nanos(started);
                 let mark = Mark::new(node, started);
-                assert_eq!(mark.node(), node as usize);
+                assert_eq!(mark.node(), node);
                 for elapsed in [0, 1, 63, 64, 1_000_000, 9 * 3_600 * 1_000_000_000] {
                     let now = started.plus(Duration::from_nanos(elapsed));
                     let error = mark.started(now).as_nanos().abs_diff(started.as_nanos());

@@ -9,7 +9,7 @@ use super::pick::Mark;
 use crate::endpoint::{Endpoint, EndpointSet, Status};
 use crate::error::{Counts, Error};
 use crate::stats::{EndpointStats, Ledger};
-use crate::strategy::{BoxPicker, PickContext, RoundRobin, Strategy};
+use crate::strategy::{BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::Clock;
 use crate::view::{Roster, View};
@@ -28,7 +28,8 @@ pub(super) struct State {
     /// are the same, as they are while every endpoint may be picked, on one
     /// level.
     positions: Option<Box<[u32]>>,
-    /// The level that is used first; one without nodes where there is none.
+    /// The level that is used first, with which the roster begins; one without
+    /// nodes where there is none.
     pub(super) first: Level,
     /// Those that are used when the call has tried all of the ones before.
     pub(super) below: Box<[Level]>,
@@ -48,12 +49,15 @@ pub(super) enum Knowledge {
 pub(super) struct Level {
     view: View,
     picker: BoxPicker,
+    common: Option<Common>,
 }
 
 impl Level {
     fn new(view: View, strategy: &dyn Strategy) -> Self {
+        let picker = strategy.build(&view);
         Self {
-            picker: strategy.build(&view),
+            common: Common::of(&*picker),
+            picker,
             view,
         }
     }
@@ -62,9 +66,19 @@ impl Level {
         Self::new(View::none(), &RoundRobin::new())
     }
 
-    /// The position, among the state's nodes, of the one that gets the call.
+    /// The choice that the picker makes for such a call, if that is one of the
+    /// common ones.
     #[inline]
-    pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
+    pub(super) fn common_pick(&self, options: &PickOptions<'_>) -> Option<Common> {
+        self.common.filter(|_| options.is_first_try())
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.view.len()
+    }
+
+    /// The position, among the state's endpoints, of the one that gets the call.
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
         let index = self.picker.pick(context)?;
         (index < self.view.len()).then(|| self.view.start() + index)
     }
@@ -157,6 +171,14 @@ impl State {
     pub(super) fn one_level(&self) -> Option<&Roster> {
         let all = matches!(self.knowledge, Knowledge::Known) && self.positions.is_none();
         all.then_some(&self.roster)
+    }
+
+    /// The position, in the roster, of the endpoint that gets the call: from the
+    /// first level that has one left.
+    #[inline]
+    pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
+        let first = self.first.pick(context);
+        first.or_else(|| self.below.iter().find_map(|level| level.pick(context)))
     }
 
     /// Why there is no pick.

@@ -193,21 +193,21 @@ impl Counters {
     }
 
     #[inline]
-    fn page(&self, position: usize) -> Option<(&Page, u32)> {
-        let row = *self.rows.get(position)?;
+    fn page(&self, position: u32) -> Option<(&Page, u32)> {
+        let row = *self.rows.get(position as usize)?;
         let page = self.pages.get(row as usize / ROWS)?;
         Some((page, row))
     }
 
     #[inline]
-    pub(crate) fn begin(&self, position: usize, slot: Slot) {
+    pub(crate) fn begin(&self, position: u32, slot: Slot) {
         if let Some((page, row)) = self.page(position) {
             page.stripe(row, slot).begin(slot);
         }
     }
 
     #[inline]
-    pub(crate) fn end(&self, position: usize, slot: Slot, outcome: Outcome) {
+    pub(crate) fn end(&self, position: u32, slot: Slot, outcome: Outcome) {
         if let Some((page, row)) = self.page(position) {
             page.stripe(row, slot).end(slot, outcome);
         }
@@ -215,7 +215,7 @@ impl Counters {
 
     /// The calls in flight there; more than there ever are where nothing is.
     #[inline]
-    pub(crate) fn in_flight(&self, position: usize) -> u32 {
+    pub(crate) fn in_flight(&self, position: u32) -> u32 {
         let page = self.page(position);
         page.map_or(u32::MAX, |(page, row)| page.in_flight(row, Slot::in_use()))
     }
@@ -223,7 +223,7 @@ impl Counters {
     /// The calls in flight at two positions; more than there ever are where
     /// nothing is.
     #[inline]
-    pub(crate) fn two_in_flight(&self, first: usize, second: usize) -> (u32, u32) {
+    pub(crate) fn two_in_flight(&self, first: u32, second: u32) -> (u32, u32) {
         let (Some((first, a)), Some((second, b))) = (self.page(first), self.page(second)) else {
             return (u32::MAX, u32::MAX);
         };
@@ -249,18 +249,18 @@ mod tests {
         let rows = chosen.iter().map(|stats| stats.row()).collect();
         let counters = ledger.counters(rows);
         let slot = Slot::shared();
-        for (position, stats) in chosen.iter().enumerate() {
+        for (position, stats) in (0..).zip(&chosen) {
             for _ in 0..=position {
                 counters.begin(position, slot);
             }
             counters.end(position, slot, Outcome::NotSent);
-            assert_eq!(stats.in_flight() as usize, position);
-            assert_eq!(counters.in_flight(position) as usize, position);
+            assert_eq!(stats.in_flight(), position);
+            assert_eq!(counters.in_flight(position), position);
             assert_eq!(stats.totals().failed, 1);
         }
         let counted: u32 = opened.iter().map(EndpointStats::in_flight).sum();
-        assert_eq!(counted as usize, (0..chosen.len()).sum::<usize>());
-        assert_eq!(counters.in_flight(chosen.len()), u32::MAX);
+        assert_eq!(counted, (0..chosen.len() as u32).sum());
+        assert_eq!(counters.in_flight(chosen.len() as u32), u32::MAX);
     }
 
     #[test]

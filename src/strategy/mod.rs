@@ -49,6 +49,7 @@
 //! ```
 
 mod alias;
+mod common;
 mod context;
 mod least_conn;
 mod p2c;
@@ -56,9 +57,11 @@ mod random;
 mod round_robin;
 mod tried;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use common::Common;
 pub use context::{PickContext, PickOptions};
 pub use least_conn::LeastConn;
 pub use p2c::P2c;
@@ -83,7 +86,7 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A choice that was prepared for one view.
-pub trait Picker: Send + Sync + 'static {
+pub trait Picker: Any + Send + Sync {
     /// The position, in the view that the picker was built for, of the node
     /// that gets the call; none when the call has tried them all.
     ///

@@ -46,7 +46,7 @@ impl Strategy for P2c {
 
 /// Two endpoints or more, all of one weight: what most services are, and so a
 /// picker of its own, without the branches of the other.
-struct Uniform(Weighted);
+pub(super) struct Uniform(Weighted);
 
 impl Picker for Uniform {
     #[inline]
@@ -56,12 +56,22 @@ impl Picker for Uniform {
         }
         let view = &self.0.view;
         let (first, second) = context.rng().two_below(view.len());
-        let (a, b) = view.two_in_flight(first, second);
-        Some(if b < a { second } else { first })
+        let in_flight = view.two_in_flight(first, second);
+        Some(better(in_flight, first, second))
     }
 }
 
-struct Weighted {
+/// Of two nodes with so many calls in flight, the one with fewer.
+#[inline]
+pub(super) fn better(in_flight: (u32, u32), first: NodeIndex, second: NodeIndex) -> NodeIndex {
+    if in_flight.1 < in_flight.0 {
+        second
+    } else {
+        first
+    }
+}
+
+pub(super) struct Weighted {
     view: View,
     draw: WeightedDraw,
 }

@@ -1,6 +1,7 @@
 //! Each in turn.
 
 use super::{BoxPicker, PickContext, Picker, Strategy};
+use crate::rng::Rng;
 use crate::view::{NodeIndex, View};
 
 /// Calls go to the endpoints in turn, in proportion to their weights.
@@ -40,12 +41,13 @@ impl Strategy for RoundRobin {
 
 /// One endpoint or more, all of one weight: what most services are, and so a picker of its own,
 /// without the branches of the other.
-struct Equal(View);
+pub(super) struct Equal(View);
 
 impl Picker for Equal {
     #[inline]
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
-        let index = next_of(self.0.len(), context);
+        let (rng, cursor) = context.memory();
+        let index = next_of(self.0.len(), cursor, rng);
         if context.tried().is_empty() {
             return Some(index);
         }
@@ -88,23 +90,24 @@ impl Turn {
 
     #[inline]
     pub(super) fn next(&self, context: &mut PickContext<'_>) -> NodeIndex {
+        let (rng, cursor) = context.memory();
         match self {
-            Self::Equal(n) => next_of(*n, context),
-            Self::Stride(weights) => stride(weights, context.cursor()),
+            Self::Equal(n) => next_of(*n, cursor, rng),
+            Self::Stride(weights) => stride(weights, cursor),
         }
     }
 }
 
 /// The next of n places.
 #[inline]
-fn next_of(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
-    let next = *context.cursor() + 1;
+pub(super) fn next_of(n: u32, cursor: &mut u64, rng: &mut Rng) -> NodeIndex {
+    let next = *cursor + 1;
     let next = if next < u64::from(n) {
         next
     } else {
-        turn_over(next, n, context)
+        turn_over(next, n, rng)
     };
-    *context.cursor() = next;
+    *cursor = next;
     next as NodeIndex
 }
 
@@ -112,12 +115,11 @@ fn next_of(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
 /// from before the set shrank, or is a new thread's random one, and begins
 /// anywhere.
 #[cold]
-#[inline(never)]
-fn turn_over(next: u64, n: u32, context: &mut PickContext<'_>) -> u64 {
+fn turn_over(next: u64, n: u32, rng: &mut Rng) -> u64 {
     if next == u64::from(n) {
         0
     } else {
-        u64::from(context.rng().below(n))
+        u64::from(rng.below(n))
     }
 }
 
