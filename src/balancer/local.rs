@@ -217,6 +217,12 @@ impl Drop for Keeper {
 #[inline]
 fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
     state.roster.counters.begin(node, slot);
+    guard(state, node)
+}
+
+/// The guard of a call that is counted.
+#[inline]
+fn guard(state: Arc<State>, node: u32) -> Pick {
     let mark = match &state.stopwatch {
         None => Mark::untimed(node),
         Some(clock) => Mark::new(node, clock.now()),
@@ -274,10 +280,10 @@ impl Seat {
         };
         let (mut rng, mut cursor) = (self.rng.get(), self.cursor.get());
         let (n, counters) = (state.first.len(), &state.roster.counters);
-        let node = common.pick(n, counters, &mut rng, &mut cursor);
+        let node = common.begin(n, counters, slot, &mut rng, &mut cursor);
         self.rng.set(rng);
         self.cursor.set(cursor);
-        Some(count(state, node, slot))
+        Some(guard(state, node))
     }
 
     /// Picks with any picker, from the first level that has one left.

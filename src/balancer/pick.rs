@@ -57,23 +57,31 @@ impl Pick {
 
     #[inline]
     fn roster(&self) -> &Roster {
-        let Some(state) = &self.state else {
-            unreachable!("a pick holds its state until it ends");
-        };
-        &state.roster
+        match &self.state {
+            Some(state) => &state.roster,
+            None => missing(),
+        }
     }
 
     /// The endpoint, to be kept beyond the call.
     #[must_use]
     #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.roster().endpoints[self.mark.node() as usize]
+        let endpoints = &self.roster().endpoints;
+        match endpoints.get(self.mark.node() as usize) {
+            Some(endpoint) => endpoint,
+            None => missing(),
+        }
     }
 
     /// The endpoint's live stats.
     #[must_use]
+    #[inline]
     pub fn stats(&self) -> &EndpointStats {
-        &self.roster().stats[self.mark.node() as usize]
+        match self.roster().stats.get(self.mark.node() as usize) {
+            Some(stats) => stats,
+            None => missing(),
+        }
     }
 
     /// What tells the endpoint apart, for [`Tried`](crate::strategy::Tried).
@@ -116,6 +124,17 @@ impl Drop for Pick {
             local::end(state, self.mark, Outcome::Cancelled);
         }
     }
+}
+
+/// A pick holds its state until it ends, and names an endpoint of it.
+///
+/// That this cannot unwind is the point: a caller that could be unwound from
+/// here would have to keep its pick in memory, written and read back, and never
+/// in registers.
+#[cold]
+#[inline(never)]
+extern "C" fn missing() -> ! {
+    unreachable!("a pick has an endpoint")
 }
 
 /// Which node a call went to, and when, in one word that is never 0: so a pick,

@@ -224,15 +224,37 @@ impl Counters {
     /// nothing is.
     #[inline]
     pub(crate) fn two_in_flight(&self, first: u32, second: u32) -> (u32, u32) {
-        let (Some((first, a)), Some((second, b))) = (self.page(first), self.page(second)) else {
-            return (u32::MAX, u32::MAX);
-        };
-        // Told apart once for both: a branch less on the way to either.
-        match Slot::in_use() {
-            1 => (first.in_flight(a, 1), second.in_flight(b, 1)),
-            2 => (first.in_flight(a, 2), second.in_flight(b, 2)),
-            many => (first.in_flight(a, many), second.in_flight(b, many)),
+        match (self.page(first), self.page(second)) {
+            (Some(first), Some(second)) => two_in_flight(first, second),
+            _ => (u32::MAX, u32::MAX),
         }
+    }
+
+    /// Begins a call at the one of two positions that has fewer in flight, the
+    /// first if they are equal, and tells which.
+    #[inline]
+    pub(crate) fn begin_at_fewer(&self, first: u32, second: u32, slot: Slot) -> u32 {
+        let (Some(one), Some(other)) = (self.page(first), self.page(second)) else {
+            return first;
+        };
+        let (in_flight, others) = two_in_flight(one, other);
+        let ((page, row), chosen) = if others < in_flight {
+            (other, second)
+        } else {
+            (one, first)
+        };
+        page.stripe(row, slot).begin(slot);
+        chosen
+    }
+}
+
+#[inline]
+fn two_in_flight((first, a): (&Page, u32), (second, b): (&Page, u32)) -> (u32, u32) {
+    // Told apart once for both: a branch less on the way to either.
+    match Slot::in_use() {
+        1 => (first.in_flight(a, 1), second.in_flight(b, 1)),
+        2 => (first.in_flight(a, 2), second.in_flight(b, 2)),
+        many => (first.in_flight(a, many), second.in_flight(b, many)),
     }
 }
 

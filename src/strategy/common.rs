@@ -3,14 +3,14 @@
 //! Endpoints of equal weight, of which the call has tried none: that is nearly
 //! every pick there is. A balancer makes these in place, where what the choice
 //! reads and writes stays in registers; the call through a pointer, and what is
-//! written to memory for it and read back, would be a third of the pick. The
-//! pickers themselves use the same functions, so that there is one of each.
+//! written to memory for it and read back, would be a third of the pick.
 
 use std::any::Any;
 
 use super::{Picker, p2c, random, round_robin};
 use crate::rng::Rng;
 use crate::stats::Counters;
+use crate::sync::Slot;
 use crate::view::NodeIndex;
 
 /// A choice among the nodes of a view that are of one weight.
@@ -37,22 +37,27 @@ impl Common {
         }
     }
 
-    /// Picks one of the first `n` endpoints that are counted there.
-    #[inline]
-    pub(crate) fn pick(
+    /// Picks one of the first `n` endpoints that are counted there, and begins
+    /// the call.
+    #[expect(clippy::inline_always, reason = "in place is the point")]
+    #[inline(always)]
+    pub(crate) fn begin(
         self,
         n: u32,
         counters: &Counters,
+        slot: Slot,
         rng: &mut Rng,
         cursor: &mut u64,
     ) -> NodeIndex {
-        match self {
+        let node = match self {
             Self::RoundRobin => round_robin::next_of(n, cursor, rng),
             Self::Random => rng.below(n),
             Self::P2c => {
                 let (first, second) = rng.two_below(n);
-                p2c::better(counters.two_in_flight(first, second), first, second)
+                return counters.begin_at_fewer(first, second, slot);
             }
-        }
+        };
+        counters.begin(node, slot);
+        node
     }
 }

@@ -56,18 +56,8 @@ impl Picker for Uniform {
         }
         let view = &self.0.view;
         let (first, second) = context.rng().two_below(view.len());
-        let in_flight = view.two_in_flight(first, second);
-        Some(better(in_flight, first, second))
-    }
-}
-
-/// Of two nodes with so many calls in flight, the one with fewer.
-#[inline]
-pub(super) fn better(in_flight: (u32, u32), first: NodeIndex, second: NodeIndex) -> NodeIndex {
-    if in_flight.1 < in_flight.0 {
-        second
-    } else {
-        first
+        let (a, b) = view.two_in_flight(first, second);
+        Some(if b < a { second } else { first })
     }
 }
 
