@@ -160,15 +160,33 @@ impl Local {
         }
     }
 
-    /// A function of its own, whose arguments and result are in registers.
+    /// Picks at a near seat that is up to date, with a handle at hand, what is
+    /// not timed, by one of the commonest choices.
+    ///
+    /// Every way off this one is the last thing it does: so it needs no stack,
+    /// and its arguments and result are in registers.
     #[inline(never)]
     fn pick(&self, core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
-        match self.near.get(core.place as usize) {
-            Some(seat) if seat.stamp.get() == core.published.stamp() => {
-                seat.pick(core, options, self.slot.get())
-            }
-            _ => pick_elsewhere(core, options),
+        let seat = match self.near.get(core.place as usize) {
+            Some(seat) if seat.stamp.get() == core.published.stamp() => seat,
+            _ => return pick_elsewhere(core, options),
+        };
+        let slot = self.slot.get();
+        let Some(state) = seat.handle.take() else {
+            return seat.pick_with_spare(core, options, slot);
+        };
+        if let Some(common) = state.in_place(options)
+            && let Some(node) = common.begin(
+                state.first.len(),
+                &state.roster.counters,
+                slot,
+                &seat.rng,
+                &seat.cursor,
+            )
+        {
+            return Some(Pick::new(state, Mark::untimed(node)));
         }
+        seat.pick(state, options, slot)
     }
 }
 
@@ -188,7 +206,7 @@ fn pick_elsewhere(core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
                     keeper.far.seats().for_each(Seat::clear_abandoned);
                 });
             }
-            seat.pick(core, options, slot)
+            seat.pick_with_spare(core, options, slot)
         })
     });
     picked.ok().flatten()
@@ -211,18 +229,9 @@ impl Drop for Keeper {
 }
 
 /// Counts the call and makes its guard.
-///
-/// Nothing in it has a way to panic, since that way alone, never taken, would
-/// make every pick keep its handle in memory for the unwinding.
 #[inline]
 fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
     state.roster.counters.begin(node, slot);
-    guard(state, node)
-}
-
-/// The guard of a call that is counted.
-#[inline]
-fn guard(state: Arc<State>, node: u32) -> Pick {
     let mark = match &state.stopwatch {
         None => Mark::untimed(node),
         Some(clock) => Mark::new(node, clock.now()),
@@ -271,24 +280,14 @@ impl Seat {
         }
     }
 
-    #[expect(clippy::inline_always, reason = "a call less, 7 of 145 instructions")]
-    #[inline(always)]
-    fn pick(&self, core: &Core, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
-        let state = self.take(core);
-        let Some(common) = state.first.common_pick(options) else {
-            return self.pick_any(state, options, slot);
-        };
-        let (mut rng, mut cursor) = (self.rng.get(), self.cursor.get());
-        let (n, counters) = (state.first.len(), &state.roster.counters);
-        let node = common.begin(n, counters, slot, &mut rng, &mut cursor);
-        self.rng.set(rng);
-        self.cursor.set(cursor);
-        Some(guard(state, node))
+    #[inline(never)]
+    fn pick_with_spare(&self, core: &Core, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
+        self.pick(self.take_spare(core), options, slot)
     }
 
     /// Picks with any picker, from the first level that has one left.
     #[inline(never)]
-    fn pick_any(&self, state: Arc<State>, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
+    fn pick(&self, state: Arc<State>, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
         let mut context = PickContext::new(self.rng.get(), self.cursor.get(), options);
         let choice = state.pick(&mut context);
         self.rng.set(*context.rng());
@@ -326,15 +325,6 @@ impl Seat {
         self.give(state);
     }
 
-    #[inline]
-    fn take(&self, core: &Core) -> Arc<State> {
-        match self.handle.take() {
-            Some(state) => state,
-            None => self.take_spare(core),
-        }
-    }
-
-    #[inline(never)]
     fn take_spare(&self, core: &Core) -> Arc<State> {
         let mut spares = self.spares.borrow_mut();
         match spares.pop() {

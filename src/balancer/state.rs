@@ -31,6 +31,8 @@ pub(super) struct State {
     /// The level that is used first, with which the roster begins; one without
     /// nodes where there is none.
     pub(super) first: Level,
+    /// How that level picks, where nothing is timed and the choice is common.
+    in_place: Option<Common>,
     /// Those that are used when the call has tried all of the ones before.
     pub(super) below: Box<[Level]>,
     pub(super) counts: Counts,
@@ -49,28 +51,18 @@ pub(super) enum Knowledge {
 pub(super) struct Level {
     view: View,
     picker: BoxPicker,
-    common: Option<Common>,
 }
 
 impl Level {
     fn new(view: View, strategy: &dyn Strategy) -> Self {
-        let picker = strategy.build(&view);
         Self {
-            common: Common::of(&*picker),
-            picker,
+            picker: strategy.build(&view),
             view,
         }
     }
 
     fn none() -> Self {
         Self::new(View::none(), &RoundRobin::new())
-    }
-
-    /// The choice that the picker makes for such a call, if that is one of the
-    /// common ones.
-    #[inline]
-    pub(super) fn common_pick(&self, options: &PickOptions<'_>) -> Option<Common> {
-        self.common.filter(|_| options.is_first_try())
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -110,6 +102,7 @@ impl State {
             roster: Roster::none(),
             positions: None,
             first: Level::none(),
+            in_place: None,
             below: Box::from([]),
             counts: Counts::default(),
             stopwatch,
@@ -151,6 +144,10 @@ impl State {
             set,
             roster,
             positions,
+            in_place: match before.stopwatch {
+                Some(_) => None,
+                None => Common::of(&*first.picker),
+            },
             first,
             below,
             counts,
@@ -171,6 +168,13 @@ impl State {
     pub(super) fn one_level(&self) -> Option<&Roster> {
         let all = matches!(self.knowledge, Knowledge::Known) && self.positions.is_none();
         all.then_some(&self.roster)
+    }
+
+    /// How the first level picks for such a call, if that is done in place: one
+    /// of the commonest choices, and no clock to read.
+    #[inline]
+    pub(super) fn in_place(&self, options: &PickOptions<'_>) -> Option<Common> {
+        self.in_place.filter(|_| options.is_first_try())
     }
 
     /// The position, in the roster, of the endpoint that gets the call: from the

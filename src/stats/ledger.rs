@@ -225,7 +225,10 @@ impl Counters {
     #[inline]
     pub(crate) fn two_in_flight(&self, first: u32, second: u32) -> (u32, u32) {
         match (self.page(first), self.page(second)) {
-            (Some(first), Some(second)) => two_in_flight(first, second),
+            (Some((first, a)), Some((second, b))) => {
+                let in_use = Slot::in_use();
+                (first.in_flight(a, in_use), second.in_flight(b, in_use))
+            }
             _ => (u32::MAX, u32::MAX),
         }
     }
@@ -233,12 +236,21 @@ impl Counters {
     /// Begins a call at the one of two positions that has fewer in flight, the
     /// first if they are equal, and tells which.
     #[inline]
-    pub(crate) fn begin_at_fewer(&self, first: u32, second: u32, slot: Slot) -> u32 {
+    pub(crate) fn begin_at_fewer(
+        &self,
+        first: u32,
+        second: u32,
+        stripes: FewStripes,
+        slot: Slot,
+    ) -> u32 {
         let (Some(one), Some(other)) = (self.page(first), self.page(second)) else {
             return first;
         };
-        let (in_flight, others) = two_in_flight(one, other);
-        let ((page, row), chosen) = if others < in_flight {
+        let in_flight = |(page, row): (&Page, u32)| match stripes {
+            FewStripes::One => page.in_flight(row, 1),
+            FewStripes::Two => page.in_flight(row, 2),
+        };
+        let ((page, row), chosen) = if in_flight(other) < in_flight(one) {
             (other, second)
         } else {
             (one, first)
@@ -248,13 +260,22 @@ impl Counters {
     }
 }
 
-#[inline]
-fn two_in_flight((first, a): (&Page, u32), (second, b): (&Page, u32)) -> (u32, u32) {
-    // Told apart once for both: a branch less on the way to either.
-    match Slot::in_use() {
-        1 => (first.in_flight(a, 1), second.in_flight(b, 1)),
-        2 => (first.in_flight(a, 2), second.in_flight(b, 2)),
-        many => (first.in_flight(a, many), second.in_flight(b, many)),
+/// So few stripes in use that they are added up in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FewStripes {
+    One,
+    Two,
+}
+
+impl FewStripes {
+    /// None where there are more.
+    #[inline]
+    pub(crate) fn in_use() -> Option<Self> {
+        match Slot::in_use() {
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            _ => None,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(crate) use ledger::{Counters, Ledger};
+pub(crate) use ledger::{Counters, FewStripes, Ledger};
 pub use outcome::Outcome;
 
 use crate::sync::Slot;

@@ -4,12 +4,15 @@
 //! every pick there is. A balancer makes these in place, where what the choice
 //! reads and writes stays in registers; the call through a pointer, and what is
 //! written to memory for it and read back, would be a third of the pick.
+//! Whatever takes a call after all, such as to add up the stripes of many
+//! threads, is left to the picker: a function that calls nothing needs no stack.
 
 use std::any::Any;
+use std::cell::Cell;
 
 use super::{Picker, p2c, random, round_robin};
 use crate::rng::Rng;
-use crate::stats::Counters;
+use crate::stats::{Counters, FewStripes};
 use crate::sync::Slot;
 use crate::view::NodeIndex;
 
@@ -38,7 +41,8 @@ impl Common {
     }
 
     /// Picks one of the first `n` endpoints that are counted there, and begins
-    /// the call.
+    /// the call; none, with nothing begun or drawn, where this is not one of
+    /// the simplest cases, and the picker has to be asked.
     #[expect(clippy::inline_always, reason = "in place is the point")]
     #[inline(always)]
     pub(crate) fn begin(
@@ -46,18 +50,31 @@ impl Common {
         n: u32,
         counters: &Counters,
         slot: Slot,
-        rng: &mut Rng,
-        cursor: &mut u64,
-    ) -> NodeIndex {
+        rng: &Cell<Rng>,
+        cursor: &Cell<u64>,
+    ) -> Option<NodeIndex> {
         let node = match self {
-            Self::RoundRobin => round_robin::next_of(n, cursor, rng),
-            Self::Random => rng.below(n),
+            Self::RoundRobin => {
+                let next = round_robin::next_of(n, cursor.get())?;
+                cursor.set(u64::from(next));
+                next
+            }
+            Self::Random => draw(rng, |rng| rng.below(n)),
             Self::P2c => {
-                let (first, second) = rng.two_below(n);
-                return counters.begin_at_fewer(first, second, slot);
+                let few = FewStripes::in_use()?;
+                let (first, second) = draw(rng, |rng| rng.two_below(n));
+                return Some(counters.begin_at_fewer(first, second, few, slot));
             }
         };
         counters.begin(node, slot);
-        node
+        Some(node)
     }
+}
+
+#[inline]
+fn draw<T>(rng: &Cell<Rng>, draw: impl FnOnce(&mut Rng) -> T) -> T {
+    let mut taken = rng.get();
+    let drawn = draw(&mut taken);
+    rng.set(taken);
+    drawn
 }

@@ -109,12 +109,6 @@ impl<'a> PickContext<'a> {
         &mut self.cursor
     }
 
-    /// All that the thread keeps from pick to pick.
-    #[inline]
-    pub(crate) fn memory(&mut self) -> (&mut Rng, &mut u64) {
-        (&mut self.rng, &mut self.cursor)
-    }
-
     /// What the call has tried.
     #[must_use]
     #[inline]

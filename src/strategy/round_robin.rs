@@ -1,7 +1,6 @@
 //! Each in turn.
 
 use super::{BoxPicker, PickContext, Picker, Strategy};
-use crate::rng::Rng;
 use crate::view::{NodeIndex, View};
 
 /// Calls go to the endpoints in turn, in proportion to their weights.
@@ -46,8 +45,7 @@ pub(super) struct Equal(View);
 impl Picker for Equal {
     #[inline]
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
-        let (rng, cursor) = context.memory();
-        let index = next_of(self.0.len(), cursor, rng);
+        let index = next_or_any(self.0.len(), context);
         if context.tried().is_empty() {
             return Some(index);
         }
@@ -90,37 +88,30 @@ impl Turn {
 
     #[inline]
     pub(super) fn next(&self, context: &mut PickContext<'_>) -> NodeIndex {
-        let (rng, cursor) = context.memory();
         match self {
-            Self::Equal(n) => next_of(*n, cursor, rng),
-            Self::Stride(weights) => stride(weights, cursor),
+            Self::Equal(n) => next_or_any(*n, context),
+            Self::Stride(weights) => stride(weights, context.cursor()),
         }
     }
 }
 
-/// The next of n places.
+/// The next of n places. The cursor after the last place is the first; none for
+/// one that lies beyond, because it comes from before the set shrank, or is a
+/// new thread's random one.
 #[inline]
-pub(super) fn next_of(n: u32, cursor: &mut u64, rng: &mut Rng) -> NodeIndex {
-    let next = *cursor + 1;
-    let next = if next < u64::from(n) {
-        next
-    } else {
-        turn_over(next, n, rng)
-    };
-    *cursor = next;
-    next as NodeIndex
+pub(super) fn next_of(n: u32, cursor: u64) -> Option<NodeIndex> {
+    let n = u64::from(n);
+    let next = cursor + 1;
+    let next = if next == n { 0 } else { next };
+    (next < n).then_some(next as NodeIndex)
 }
 
-/// The cursor after the last place is the first; one that lies beyond comes
-/// from before the set shrank, or is a new thread's random one, and begins
-/// anywhere.
-#[cold]
-fn turn_over(next: u64, n: u32, rng: &mut Rng) -> u64 {
-    if next == u64::from(n) {
-        0
-    } else {
-        u64::from(rng.below(n))
-    }
+/// The next of n places, from a random one where the cursor names none.
+#[inline]
+fn next_or_any(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
+    let next = next_of(n, *context.cursor()).unwrap_or_else(|| context.rng().below(n));
+    *context.cursor() = u64::from(next);
+    next
 }
 
 /// Steps the sequence until it meets a place that is not skipped in its round.
