@@ -22,7 +22,7 @@ use super::state::State;
 use crate::error::Error;
 use crate::rng::Rng;
 use crate::stats::Outcome;
-use crate::strategy::{PickContext, PickOptions};
+use crate::strategy::{Memory, PickOptions};
 use crate::sync::{Lease, Slot};
 
 thread_local! {
@@ -48,15 +48,39 @@ struct Keeper {
 /// and tells why.
 #[inline]
 pub(super) fn pick(core: &Arc<Core>, options: &PickOptions<'_>) -> Result<Pick, Error> {
-    match LOCAL.try_with(|local| local.pick(core, options)) {
+    let picked = LOCAL.try_with(|local| local.pick_at_leisure(core, options));
+    match picked {
         Ok(Some(pick)) => Ok(pick),
         _ => pick_without_thread(core, options),
     }
 }
 
-/// Ends a call: uncounts it, and takes back the handle that it held.
+/// Picks any endpoint: what nearly every call asks for.
 #[inline]
+pub(super) fn pick_any(core: &Arc<Core>) -> Result<Pick, Error> {
+    match LOCAL.try_with(|local| local.pick(core)) {
+        Ok(Some(pick)) => Ok(pick),
+        _ => pick_without_thread(core, &PickOptions::ANY),
+    }
+}
+
+/// Ends a call: uncounts it, and takes back the handle that it held.
+///
+/// A function of its own, so that what remains with the caller is small enough
+/// to be in place, and its pick in registers.
+#[inline(never)]
 pub(super) fn end(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    end_here(state, mark, outcome);
+}
+
+/// Ends a call that its caller gave up.
+#[inline(never)]
+pub(super) fn cancel(state: Arc<State>, mark: Mark) {
+    end_here(state, mark, Outcome::Cancelled);
+}
+
+#[inline]
+fn end_here(state: Arc<State>, mark: Mark, outcome: Outcome) {
     // Apart, because a call in the middle of the way costs the untimed ones
     // their registers.
     if state.stopwatch.is_some() {
@@ -133,19 +157,13 @@ pub(super) fn slot() -> Slot {
 /// ending, and as the second opinion of one that found nothing.
 #[cold]
 fn pick_without_thread(core: &Core, options: &PickOptions<'_>) -> Result<Pick, Error> {
-    let mut rng = Rng::from_entropy();
-    let cursor = first_cursor(&mut rng);
+    let memory = Memory::new();
+    memory.begin(Rng::from_entropy());
     let state = core.published.load();
-    let mut context = PickContext::new(rng, cursor, options);
-    match state.pick(&mut context) {
+    match memory.lend(options, |context| state.pick(context)) {
         Some(node) => Ok(count(state, node, Slot::shared())),
         None => Err(state.refusal(core.service.shared(), options.is_first_try())),
     }
-}
-
-/// A random place in any turn, with room for a step.
-fn first_cursor(rng: &mut Rng) -> u64 {
-    rng.bits() >> 1
 }
 
 impl Local {
@@ -160,33 +178,38 @@ impl Local {
         }
     }
 
-    /// Picks at a near seat that is up to date, with a handle at hand, what is
-    /// not timed, by one of the commonest choices.
+    /// Picks any endpoint at a near seat that is up to date, with a handle at
+    /// hand, what is not timed, by one of the commonest choices.
     ///
     /// Every way off this one is the last thing it does: so it needs no stack,
     /// and its arguments and result are in registers.
     #[inline(never)]
-    fn pick(&self, core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
+    fn pick(&self, core: &Arc<Core>) -> Option<Pick> {
         let seat = match self.near.get(core.place as usize) {
             Some(seat) if seat.stamp.get() == core.published.stamp() => seat,
-            _ => return pick_elsewhere(core, options),
+            _ => return pick_elsewhere(core, &PickOptions::ANY),
         };
         let slot = self.slot.get();
         let Some(state) = seat.handle.take() else {
-            return seat.pick_with_spare(core, options, slot);
+            return seat.pick_with_spare(core, &PickOptions::ANY, slot);
         };
-        if let Some(common) = state.in_place(options)
-            && let Some(node) = common.begin(
-                state.first.len(),
-                &state.roster.counters,
-                slot,
-                &seat.rng,
-                &seat.cursor,
-            )
+        if let Some(common) = state.in_place
+            && let (n, counters) = (state.first.len(), &state.roster.counters)
+            && let Some(node) = common.begin(n, counters, slot, &seat.memory)
         {
             return Some(Pick::new(state, Mark::untimed(node)));
         }
-        seat.pick(state, options, slot)
+        seat.pick(state, &PickOptions::ANY, slot)
+    }
+
+    /// Picks at a near seat that is up to date, whatever is asked for.
+    fn pick_at_leisure(&self, core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
+        match self.near.get(core.place as usize) {
+            Some(seat) if seat.stamp.get() == core.published.stamp() => {
+                seat.pick_with_spare(core, options, self.slot.get())
+            }
+            _ => pick_elsewhere(core, options),
+        }
     }
 }
 
@@ -249,18 +272,11 @@ fn uncount(state: &State, mark: Mark, slot: Slot, outcome: Outcome) {
 const SPARES: usize = 32;
 
 /// A thread's place at one balancer.
-///
-/// In this order, because of how a processor forwards what was just written:
-/// `rng` and `cursor` side by side are copied as one word of 16 bytes, which
-/// must wait until the two words of 8 that it was written as have left for the
-/// cache (some 20 cycles, a quarter of a pick).
-#[repr(C)]
 struct Seat {
-    rng: Cell<Rng>,
+    memory: Memory,
     /// The stamp of the state that the handles are to; 0, which no state has,
     /// while there is none.
     stamp: Cell<u64>,
-    cursor: Cell<u64>,
     /// The handle that the next pick takes: where picks follow one another,
     /// there and back is all that happens.
     handle: Cell<Option<Arc<State>>>,
@@ -272,8 +288,7 @@ impl Seat {
     const fn new() -> Self {
         Self {
             stamp: Cell::new(0),
-            rng: Cell::new(Rng::seeded(0)),
-            cursor: Cell::new(0),
+            memory: Memory::new(),
             handle: Cell::new(None),
             spares: RefCell::new(Vec::new()),
             balancer: Cell::new(None),
@@ -282,17 +297,15 @@ impl Seat {
 
     #[inline(never)]
     fn pick_with_spare(&self, core: &Core, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
-        self.pick(self.take_spare(core), options, slot)
+        let state = self.handle.take();
+        let state = state.unwrap_or_else(|| self.take_spare(core));
+        self.pick(state, options, slot)
     }
 
     /// Picks with any picker, from the first level that has one left.
     #[inline(never)]
     fn pick(&self, state: Arc<State>, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
-        let mut context = PickContext::new(self.rng.get(), self.cursor.get(), options);
-        let choice = state.pick(&mut context);
-        self.rng.set(*context.rng());
-        self.cursor.set(*context.cursor());
-        match choice {
+        match self.memory.lend(options, |context| state.pick(context)) {
             Some(node) => Some(count(state, node, slot)),
             None => {
                 keep(state);
@@ -309,9 +322,7 @@ impl Seat {
             // A balancer that is new to the thread: a good moment to let go of
             // those that are gone.
             clear_abandoned();
-            let mut rng = Rng::from_entropy();
-            self.cursor.set(first_cursor(&mut rng));
-            self.rng.set(rng);
+            self.memory.begin(Rng::from_entropy());
         }
         self.clear();
         self.balancer.set(Some(Arc::downgrade(core)));

@@ -104,7 +104,7 @@ impl Balancer {
     /// known yet, discovery failed, empty, or none eligible.
     #[inline]
     pub fn pick(&self) -> Result<Pick, Error> {
-        local::pick(&self.core, &PickOptions::ANY)
+        local::pick_any(&self.core)
     }
 
     /// Picks with a hash key, or around the endpoints a call has tried.

@@ -121,7 +121,7 @@ impl Drop for Pick {
     #[inline]
     fn drop(&mut self) {
         if let Some(state) = self.state.take() {
-            local::end(state, self.mark, Outcome::Cancelled);
+            local::cancel(state, self.mark);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::pick::Mark;
 use crate::endpoint::{Endpoint, EndpointSet, Status};
 use crate::error::{Counts, Error};
 use crate::stats::{EndpointStats, Ledger};
-use crate::strategy::{BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy};
+use crate::strategy::{BoxPicker, Common, PickContext, RoundRobin, Strategy};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::Clock;
 use crate::view::{Roster, View};
@@ -32,7 +32,7 @@ pub(super) struct State {
     /// nodes where there is none.
     pub(super) first: Level,
     /// How that level picks, where nothing is timed and the choice is common.
-    in_place: Option<Common>,
+    pub(super) in_place: Option<Common>,
     /// Those that are used when the call has tried all of the ones before.
     pub(super) below: Box<[Level]>,
     pub(super) counts: Counts,
@@ -168,13 +168,6 @@ impl State {
     pub(super) fn one_level(&self) -> Option<&Roster> {
         let all = matches!(self.knowledge, Knowledge::Known) && self.positions.is_none();
         all.then_some(&self.roster)
-    }
-
-    /// How the first level picks for such a call, if that is done in place: one
-    /// of the commonest choices, and no clock to read.
-    #[inline]
-    pub(super) fn in_place(&self, options: &PickOptions<'_>) -> Option<Common> {
-        self.in_place.filter(|_| options.is_first_try())
     }
 
     /// The position, in the roster, of the endpoint that gets the call: from the

@@ -61,7 +61,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use common::Common;
+pub(crate) use common::{Common, Memory};
 pub use context::{PickContext, PickOptions};
 pub use least_conn::LeastConn;
 pub use p2c::P2c;
