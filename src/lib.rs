@@ -46,6 +46,7 @@
 //! | (none) | in-memory and fixed registries, every strategy, the balancer, the directory |
 //! | `http` | a tower layer over any `Service<http::Request<B>>` |
 //! | `hyper-util` | `http`, knowing the errors of hyper-util's legacy client |
+//! | `quanta` | a clock that reads the processor's time stamp counter |
 //! | `reqwest` | a middleware for reqwest-middleware |
 //! | `testing` | the contract suites for registries and strategies |
 

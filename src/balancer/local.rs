@@ -24,6 +24,7 @@ use crate::rng::Rng;
 use crate::stats::Outcome;
 use crate::strategy::{Memory, PickOptions};
 use crate::sync::{Lease, Slot};
+use crate::time::Clock;
 
 thread_local! {
     /// Without a destructor, so that to reach it is to add an offset: it can
@@ -179,7 +180,7 @@ impl Local {
     }
 
     /// Picks any endpoint at a near seat that is up to date, with a handle at
-    /// hand, what is not timed, by one of the commonest choices.
+    /// hand, by one of the commonest choices.
     ///
     /// Every way off this one is the last thing it does: so it needs no stack,
     /// and its arguments and result are in registers.
@@ -197,7 +198,7 @@ impl Local {
             && let (n, counters) = (state.first.len(), &state.roster.counters)
             && let Some(node) = common.begin(n, counters, slot, &seat.memory)
         {
-            return Some(Pick::new(state, Mark::untimed(node)));
+            return Some(guard(state, node));
         }
         seat.pick(state, &PickOptions::ANY, slot)
     }
@@ -255,10 +256,22 @@ impl Drop for Keeper {
 #[inline]
 fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
     state.roster.counters.begin(node, slot);
-    let mark = match &state.stopwatch {
-        None => Mark::untimed(node),
-        Some(clock) => Mark::new(node, clock.now()),
-    };
+    guard(state, node)
+}
+
+/// The guard of a call that is counted.
+#[inline]
+fn guard(state: Arc<State>, node: u32) -> Pick {
+    if state.stopwatch.is_some() {
+        return timed_guard(state, node);
+    }
+    Pick::new(state, Mark::untimed(node))
+}
+
+#[inline(never)]
+fn timed_guard(state: Arc<State>, node: u32) -> Pick {
+    let started = state.stopwatch.as_ref().map(Clock::now);
+    let mark = Mark::new(node, started.unwrap_or_default());
     Pick::new(state, mark)
 }
 

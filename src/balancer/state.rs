@@ -31,7 +31,7 @@ pub(super) struct State {
     /// The level that is used first, with which the roster begins; one without
     /// nodes where there is none.
     pub(super) first: Level,
-    /// How that level picks, where nothing is timed and the choice is common.
+    /// How that level picks, where the choice is a common one.
     pub(super) in_place: Option<Common>,
     /// Those that are used when the call has tried all of the ones before.
     pub(super) below: Box<[Level]>,
@@ -144,10 +144,7 @@ impl State {
             set,
             roster,
             positions,
-            in_place: match before.stopwatch {
-                Some(_) => None,
-                None => Common::of(&*first.picker),
-            },
+            in_place: Common::of(&*first.picker),
             first,
             below,
             counts,
