@@ -217,6 +217,24 @@ impl View {
         counters.two_in_flight(self.start + first, self.start + second)
     }
 
+    /// The calls in flight at all endpoints that the balancer knows of, and at those that left
+    /// with calls still under way: at least as many as at the nodes of this view.
+    ///
+    /// O(threads that pick) if the strategy [says that it asks](crate::strategy::Strategy::reads_total),
+    /// else the nodes' own, in O(n).
+    #[must_use]
+    pub fn total_in_flight(&self) -> u64 {
+        self.roster.counters.total_in_flight().unwrap_or_else(|| {
+            let each = (0..self.len).map(|index| u64::from(self.in_flight(index)));
+            each.sum()
+        })
+    }
+
+    /// The endpoints, in the order of their ids.
+    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.roster.endpoints[self.start as usize..][..self.len as usize]
+    }
+
     /// The weight of a node, which is never 0; 0 where there is none.
     #[must_use]
     #[inline]

@@ -84,15 +84,18 @@ pub(super) fn cancel(state: Arc<State>, mark: Mark) {
 fn end_here(state: Arc<State>, mark: Mark, outcome: Outcome) {
     // Apart, because a call in the middle of the way costs the untimed ones
     // their registers.
-    if state.stopwatch.is_some() {
-        end_timed(state, mark, outcome);
+    if state.ends_with_more {
+        end_with_more(state, mark, outcome);
     } else {
         end_untimed(state, mark, outcome);
     }
 }
 
 #[inline(never)]
-fn end_timed(state: Arc<State>, mark: Mark, outcome: Outcome) {
+fn end_with_more(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    if state.roster.counters.has_total() {
+        state.roster.counters.end_in_total(slot(), outcome);
+    }
     if let Some(clock) = &state.stopwatch
         && let Some(stats) = state.roster.stats.get(mark.node() as usize)
     {
@@ -255,6 +258,7 @@ impl Drop for Keeper {
 /// Counts the call and makes its guard.
 #[inline]
 fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
+    state.roster.counters.begin_in_total(slot);
     state.roster.counters.begin(node, slot);
     guard(state, node)
 }

@@ -31,13 +31,16 @@ pub(super) struct State {
     /// The level that is used first, with which the roster begins; one without
     /// nodes where there is none.
     pub(super) first: Level,
-    /// How that level picks, where the choice is a common one.
+    /// How that level picks, where the choice is a common one and no total is
+    /// counted.
     pub(super) in_place: Option<Common>,
     /// Those that are used when the call has tried all of the ones before.
     pub(super) below: Box<[Level]>,
     pub(super) counts: Counts,
     /// The clock that latency is taken with, where it is taken.
     pub(super) stopwatch: Option<Clock>,
+    /// Whether the end of a call is timed, or counted in a total.
+    pub(super) ends_with_more: bool,
 }
 
 /// What is known of a service's endpoints.
@@ -76,6 +79,10 @@ impl Level {
     }
 }
 
+fn priority(view: &View) -> Option<u32> {
+    view.endpoints().first().map(|first| first.priority())
+}
+
 impl Stamped for State {
     fn stamp(&self) -> u64 {
         self.stamp
@@ -105,6 +112,7 @@ impl State {
             in_place: None,
             below: Box::from([]),
             counts: Counts::default(),
+            ends_with_more: stopwatch.is_some(),
             stopwatch,
         }
     }
@@ -134,9 +142,10 @@ impl State {
             by_level(&roster)
         };
         let levels = levels(&roster, pickable, one_level);
-        let mut levels = levels.into_iter().map(|view| Level::new(view, strategy));
+        let mut levels = levels.into_iter().map(|view| before.next(view, strategy));
         let first = levels.next().unwrap_or_else(Level::none);
         let below = levels.collect();
+        let has_total = roster.counters.has_total();
         Self {
             stamp: next_stamp(),
             place: before.place,
@@ -144,11 +153,29 @@ impl State {
             set,
             roster,
             positions,
-            in_place: Common::of(&*first.picker),
+            in_place: if has_total {
+                None
+            } else {
+                Common::of(&*first.picker)
+            },
             first,
             below,
             counts,
+            ends_with_more: before.stopwatch.is_some() || has_total,
             stopwatch: before.stopwatch.clone(),
+        }
+    }
+
+    /// The level of that view, which follows the one of the same priority in this state.
+    fn next(&self, view: View, strategy: &dyn Strategy) -> Level {
+        let mut levels = std::iter::once(&self.first).chain(&self.below);
+        let priority = priority(&view);
+        match levels.find(|level| priority.is_some() && priority == self::priority(&level.view)) {
+            None => Level::new(view, strategy),
+            Some(before) => Level {
+                picker: strategy.rebuild(&view, &*before.picker),
+                view,
+            },
         }
     }
 

@@ -60,12 +60,17 @@ impl Updater {
         strategy: Arc<dyn Strategy>,
         clock: Clock,
     ) -> Self {
+        let ledger = if strategy.reads_total() {
+            Ledger::with_total()
+        } else {
+            Ledger::default()
+        };
         Self {
             core,
             state,
             strategy,
             discovery: Discovery::Unknown { error: None },
-            ledger: Ledger::default(),
+            ledger,
             absent: HashMap::new(),
             absent_swept: clock.now(),
             retired: Vec::new(),

@@ -74,10 +74,32 @@ impl Page {
     }
 }
 
+/// The calls to all endpoints of a ledger together, for strategies that ask: a line for each slot.
+#[derive(Debug)]
+struct Total([Line; Slot::MOST]);
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(Stripe);
+
+impl Total {
+    fn stripe(&self, slot: Slot) -> &Stripe {
+        &self.0[usize::from(slot.stripe) % Slot::MOST].0
+    }
+
+    fn in_flight(&self) -> u64 {
+        let lines = self.0.iter().take(Slot::in_use());
+        let sum = lines.fold(0_u32, |sum, line| sum.wrapping_add(line.0.in_flight()));
+        // Below zero for a moment, as the sum of a page.
+        sum.cast_signed().max(0).cast_unsigned().into()
+    }
+}
+
 /// The counters of one endpoint, in every lane of its page.
 #[derive(Debug)]
 pub(super) struct Row {
     page: Arc<Page>,
+    total: Option<Arc<Total>>,
     number: u32,
     /// Where the number goes when nobody refers to it any more.
     free: Arc<Mutex<Vec<u32>>>,
@@ -103,6 +125,9 @@ impl Row {
 
     pub(super) fn end(&self, slot: Slot, outcome: Outcome) {
         self.page.stripe(self.number, slot).end(slot, outcome);
+        if let Some(total) = &self.total {
+            total.stripe(slot).end(slot, outcome);
+        }
     }
 }
 
@@ -119,12 +144,21 @@ pub(crate) struct Ledger {
     pages: Vec<Arc<Page>>,
     /// The same pages, as [`Counters`] share them.
     shared: Option<Arc<[Arc<Page>]>>,
+    total: Option<Arc<Total>>,
     /// Numbers below this were handed out.
     next: u32,
     free: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Ledger {
+    /// One that keeps a total, too.
+    pub(crate) fn with_total() -> Self {
+        Self {
+            total: Some(Arc::new(Total(std::array::from_fn(|_| Line::default())))),
+            ..Self::default()
+        }
+    }
+
     /// The stats of an endpoint that is new.
     pub(crate) fn open(&mut self) -> EndpointStats {
         let returned = {
@@ -142,6 +176,7 @@ impl Ledger {
         }
         let row = Row {
             page: Arc::clone(&self.pages[at]),
+            total: self.total.clone(),
             number,
             free: Arc::clone(&self.free),
         };
@@ -162,6 +197,7 @@ impl Ledger {
         Counters {
             rows,
             pages: Arc::clone(shared),
+            total: self.total.clone(),
         }
     }
 }
@@ -174,6 +210,7 @@ impl Ledger {
 pub(crate) struct Counters {
     rows: Arc<[u32]>,
     pages: Arc<[Arc<Page>]>,
+    total: Option<Arc<Total>>,
 }
 
 impl Counters {
@@ -181,6 +218,7 @@ impl Counters {
         Self {
             rows: Arc::from([]),
             pages: Arc::from([]),
+            total: None,
         }
     }
 
@@ -189,6 +227,7 @@ impl Counters {
         Self {
             rows: order.iter().map(|&at| self.rows[at as usize]).collect(),
             pages: Arc::clone(&self.pages),
+            total: self.total.clone(),
         }
     }
 
@@ -211,6 +250,30 @@ impl Counters {
         if let Some((page, row)) = self.page(position) {
             page.stripe(row, slot).end(slot, outcome);
         }
+    }
+
+    /// Whether calls are to be counted in a total, too. That is left to the caller, since few
+    /// strategies ask for it, and the others' calls should not have to look.
+    pub(crate) fn has_total(&self) -> bool {
+        self.total.is_some()
+    }
+
+    pub(crate) fn begin_in_total(&self, slot: Slot) {
+        if let Some(total) = &self.total {
+            total.stripe(slot).begin(slot);
+        }
+    }
+
+    pub(crate) fn end_in_total(&self, slot: Slot, outcome: Outcome) {
+        if let Some(total) = &self.total {
+            total.stripe(slot).end(slot, outcome);
+        }
+    }
+
+    /// The calls in flight in the whole ledger, if it keeps a total. While calls begin and end, it
+    /// may miss those that do so during the reading.
+    pub(crate) fn total_in_flight(&self) -> Option<u64> {
+        self.total.as_ref().map(|total| total.in_flight())
     }
 
     /// The calls in flight there; more than there ever are where nothing is.

@@ -83,6 +83,20 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     /// Prepares the choice among the nodes of `view`. Runs on each change of
     /// the set, off the hot path; an O(n) preparation is fine.
     fn build(&self, view: &View) -> BoxPicker;
+
+    /// Prepares the choice, given the picker that the new one takes the place of: the same as
+    /// [`build`](Self::build), for less where little has changed. `before` was built by this
+    /// strategy for the last view of the same level; what it is can be found out by a downcast.
+    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
+        let _ = before;
+        self.build(view)
+    }
+
+    /// Whether its pickers ask for [`View::total_in_flight`]. A balancer then keeps a total, which
+    /// costs each call two more writes.
+    fn reads_total(&self) -> bool {
+        false
+    }
 }
 
 /// A choice that was prepared for one view.
@@ -99,10 +113,26 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
     fn build(&self, view: &View) -> BoxPicker {
         (**self).build(view)
     }
+
+    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
+        (**self).rebuild(view, before)
+    }
+
+    fn reads_total(&self) -> bool {
+        (**self).reads_total()
+    }
 }
 
 impl<T: Strategy + ?Sized> Strategy for Box<T> {
     fn build(&self, view: &View) -> BoxPicker {
         (**self).build(view)
+    }
+
+    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
+        (**self).rebuild(view, before)
+    }
+
+    fn reads_total(&self) -> bool {
+        (**self).reads_total()
     }
 }
