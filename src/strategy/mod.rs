@@ -12,6 +12,9 @@
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
 //! | [`Random`] | O(1) | as round robin, with very many clients |
 //! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
+//! | [`RingHash`] | O(1): one cache line | equal keys shall meet the same endpoint: caches, sessions, shards |
+//! | [`Maglev`] | O(1): one index | as `RingHash`, with even shares, where endpoints seldom change |
+//! | [`Rendezvous`] | O(n) | as `RingHash`, with even shares, up to some dozens of endpoints |
 //!
 //! All of them honour weights, and none of them returns an endpoint that the
 //! call has [tried](Tried) while another is left.
@@ -51,9 +54,13 @@
 mod alias;
 mod common;
 mod context;
+mod keyed;
 mod least_conn;
+mod maglev;
 mod p2c;
 mod random;
+mod rendezvous;
+mod ring_hash;
 mod round_robin;
 mod tried;
 
@@ -63,9 +70,13 @@ use std::sync::Arc;
 
 pub(crate) use common::{Common, Memory};
 pub use context::{PickContext, PickOptions};
+pub use keyed::MissingKey;
 pub use least_conn::LeastConn;
+pub use maglev::Maglev;
 pub use p2c::P2c;
 pub use random::Random;
+pub use rendezvous::Rendezvous;
+pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
 pub use tried::Tried;
 
