@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 use http::{Method, StatusCode, Uri};
 
+use super::http::{RequestHead, RequestKey};
 use super::{Attempts, Directory};
 use crate::balancer::{Balancer, DetachedPick};
 use crate::endpoint::{Endpoint, ServiceName};
@@ -42,6 +43,7 @@ pub(super) struct Policy {
     pub(super) target: Target,
     pub(super) attempts: Attempts,
     pub(super) wait: Duration,
+    pub(super) key: Option<RequestKey>,
 }
 
 /// A service's registry usually answers within milliseconds; a caller would
@@ -54,6 +56,7 @@ impl Policy {
             target,
             attempts: Attempts::default(),
             wait: DEFAULT_WAIT,
+            key: None,
         }
     }
 
@@ -91,6 +94,7 @@ pub(super) struct Call<'a> {
     method: &'a Method,
     tried: Tried,
     left: u32,
+    hash: Option<u64>,
 }
 
 impl<'a> Call<'a> {
@@ -101,7 +105,15 @@ impl<'a> Call<'a> {
             method,
             tried: Tried::new(),
             left: policy.attempts.get(),
+            hash: None,
         }
+    }
+
+    /// With the key that the policy finds in the request.
+    pub(super) fn keyed(mut self, head: &RequestHead<'_>) -> Self {
+        let key = self.policy.key.as_ref();
+        self.hash = key.and_then(|key| key.hash_of(head));
+        self
     }
 
     /// The endpoint of the next attempt, one that was not tried. The guard is
@@ -120,7 +132,11 @@ impl<'a> Call<'a> {
     }
 
     fn options(&self) -> PickOptions<'_> {
-        PickOptions::new().tried(&self.tried)
+        let options = PickOptions::new().tried(&self.tried);
+        match self.hash {
+            Some(hash) => options.hash(hash),
+            None => options,
+        }
     }
 
     /// Whether there can be another attempt after this, for which the request

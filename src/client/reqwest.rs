@@ -31,7 +31,7 @@ use reqwest::{Body, Request, Response, ResponseBuilderExt as _};
 use reqwest_middleware::{Error as MiddlewareError, Middleware, Next};
 
 use super::call::{self, Call, Policy};
-use super::http::Tracked;
+use super::http::{RequestHead, RequestKey, Tracked};
 use super::{Attempts, Directory};
 use crate::balancer::{Balancer, DetachedPick};
 use crate::endpoint::Endpoint;
@@ -78,6 +78,13 @@ impl BalanceMiddleware {
         self
     }
 
+    /// Where the key of a call is found, for strategies that go by keys; none if not set.
+    #[must_use]
+    pub fn key(mut self, key: RequestKey) -> Self {
+        self.policy.key = Some(key);
+        self
+    }
+
     /// How long a call waits for the registry's first answer; 5 s by default.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
@@ -103,7 +110,13 @@ impl Middleware for BalanceMiddleware {
             return next.run(request, extensions).await;
         };
         let method = request.method().clone();
-        let mut call = Call::new(&self.policy, &balancer, &method);
+        let head = RequestHead {
+            method: &method,
+            uri: &uri,
+            headers: request.headers(),
+            extensions,
+        };
+        let mut call = Call::new(&self.policy, &balancer, &method).keyed(&head);
         let mut request = request;
         let mut failed = None;
         loop {

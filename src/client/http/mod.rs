@@ -33,9 +33,11 @@
 //! made from a [`Directory`](crate::Directory) takes every host that is a name.
 
 mod body;
+mod key;
 mod service;
 
 pub use body::Tracked;
+pub use key::{RequestHead, RequestKey, SourceAddr};
 pub use service::{Balance, BalanceLayer, CloneBody, Replay, SendOnce};
 
 /// What a balanced service fails with: a [`crate::Error`] when no endpoint

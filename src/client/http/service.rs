@@ -11,7 +11,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{BoxError, Tracked};
+use super::{BoxError, RequestHead, RequestKey, Tracked};
 use crate::balancer::Balancer;
 use crate::client::call::{self, Call, Policy, Target};
 use crate::client::{Attempts, Directory};
@@ -72,6 +72,13 @@ impl<R> BalanceLayer<R> {
             },
             replay,
         }
+    }
+
+    /// Where the key of a call is found, for strategies that go by keys; none if not set.
+    #[must_use]
+    pub fn key(mut self, key: RequestKey) -> Self {
+        self.policy.key = Some(key);
+        self
     }
 
     /// How long a call waits for the registry's first answer; 5 s by default.
@@ -184,7 +191,7 @@ where
     A: Body,
 {
     let (uri, method) = (request.uri().clone(), request.method().clone());
-    let mut call = Call::new(policy, balancer, &method);
+    let mut call = Call::new(policy, balancer, &method).keyed(&RequestHead::of(&request));
     let mut failed = None;
     loop {
         let pick = match call.pick().await {
