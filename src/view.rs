@@ -230,6 +230,25 @@ impl View {
         })
     }
 
+    /// All endpoints of this level that are known, in the order of their ids, and where in this view
+    /// each is; none for those that may not be picked now. O(n log n).
+    ///
+    /// For strategies whose choice shall not depend on who is up.
+    #[must_use]
+    pub fn members(&self) -> Vec<(&Arc<Endpoint>, Option<NodeIndex>)> {
+        let Some(priority) = self.endpoints().first().map(|first| first.priority()) else {
+            return Vec::new();
+        };
+        let own = self.start..self.start + self.len;
+        let mut members: Vec<_> = (0..)
+            .zip(&*self.roster.endpoints)
+            .filter(|(_, endpoint)| endpoint.priority() == priority)
+            .map(|(at, endpoint)| (endpoint, own.contains(&at).then(|| at - self.start)))
+            .collect();
+        members.sort_by(|a, b| a.0.id().cmp(b.0.id()));
+        members
+    }
+
     /// The endpoints, in the order of their ids.
     pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.roster.endpoints[self.start as usize..][..self.len as usize]

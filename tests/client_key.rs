@@ -27,8 +27,8 @@ fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
     request.body(()).expect("the parts are well-formed")
 }
 
-fn some(key: &str) -> Option<u64> {
-    Some(key_hash(key.as_bytes()))
+fn of(key: &str) -> u64 {
+    key_hash(key.as_bytes())
 }
 
 // ---- what the key is ---------------------------------------------------------
@@ -38,14 +38,14 @@ fn a_header_is_its_values() {
     let key = RequestKey::header("X-User").unwrap();
     assert_eq!(
         key.hash(&request("/", &[("x-user", "7"), ("other", "8")])),
-        some("7")
+        Some(of("7"))
     );
     assert_eq!(
         key.hash(&request(
             "/",
             &[("x-user", "7"), ("x-user", ""), ("x-user", "9")]
         )),
-        some("7,,9")
+        Some(of("7,,9"))
     );
     for none in [&[("x-user", "")][..], &[("x-use", "7")], &[]] {
         assert_eq!(key.hash(&request("/", none)), None);
@@ -63,14 +63,14 @@ fn a_cookie_is_found_among_others() {
     ] {
         assert_eq!(
             key.hash(&request("/", &[("cookie", line)])),
-            some("a=b"),
+            Some(of("a=b")),
             "{line}"
         );
     }
     let lines = [("cookie", "x=1"), ("cookie", "sid=9")];
     assert_eq!(
         key.hash(&request("/", &lines)),
-        some("9"),
+        Some(of("9")),
         "HTTP/2 splits cookies"
     );
     for line in ["sid", "sid=", "sid=\"\"", "xsid=4", "SID=4", ""] {
@@ -82,7 +82,7 @@ fn a_cookie_is_found_among_others() {
 fn a_query_parameter_is_the_first_of_its_name() {
     let key = RequestKey::query("q").unwrap();
     for uri in ["/?q=a", "http://h/p?x=1&q=a&q=b"] {
-        assert_eq!(key.hash(&request(uri, &[])), some("a"), "{uri}");
+        assert_eq!(key.hash(&request(uri, &[])), Some(of("a")), "{uri}");
     }
     for uri in ["/", "/?", "/?q", "/?q=&q=a", "/?qq=a", "/q=a"] {
         assert_eq!(key.hash(&request(uri, &[])), None, "{uri}");
@@ -92,8 +92,11 @@ fn a_query_parameter_is_the_first_of_its_name() {
 #[test]
 fn a_path_is_without_its_query() {
     let key = RequestKey::path();
-    assert_eq!(key.hash(&request("http://h/a/b?q=1", &[])), some("/a/b"));
-    assert_eq!(key.hash(&request("http://h", &[])), some("/"));
+    assert_eq!(
+        key.hash(&request("http://h/a/b?q=1", &[])),
+        Some(of("/a/b"))
+    );
+    assert_eq!(key.hash(&request("http://h", &[])), Some(of("/")));
 }
 
 #[test]
@@ -121,24 +124,24 @@ fn a_source_is_an_address_however_it_is_written() {
 #[test]
 fn sources_are_asked_in_order_until_a_terminal_one_has_a_key() {
     let header = |name| RequestKey::header(name).unwrap();
-    let combined = |a: &str, b: &str| Some(some(a).unwrap().rotate_left(1) ^ some(b).unwrap());
+    let combined = |a, b| Some(of(a).rotate_left(1) ^ of(b));
     let both = request("/", &[("a", "1"), ("b", "2")]);
     let second = request("/", &[("b", "2")]);
 
     let key = header("a").and(header("b"));
     assert_eq!(key.hash(&both), combined("1", "2"));
-    assert_eq!(key.hash(&second), some("2"));
+    assert_eq!(key.hash(&second), Some(of("2")));
     let same = header("a").and(header("a"));
     assert_ne!(same.hash(&both), Some(0), "equal ones do not cancel out");
 
     let key = header("a").terminal().and(header("b"));
-    assert_eq!(key.hash(&both), some("1"));
-    assert_eq!(key.hash(&second), some("2"));
+    assert_eq!(key.hash(&both), Some(of("1")));
+    assert_eq!(key.hash(&second), Some(of("2")));
 
     // A terminal source ends the search with what those before it found, too.
     let key = header("a").and(header("c").terminal()).and(header("b"));
-    assert_eq!(key.hash(&both), some("1"));
-    assert_eq!(key.hash(&second), some("2"));
+    assert_eq!(key.hash(&both), Some(of("1")));
+    assert_eq!(key.hash(&second), Some(of("2")));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use waypost::strategy::{LeastConn, Maglev, P2c, Random, Rendezvous, RingHash, RoundRobin};
+use waypost::strategy::{
+    BlockHrw, LeastConn, Maglev, P2c, Random, Rendezvous, RingHash, RoundRobin,
+};
 use waypost::{Endpoint, EndpointSet, Fixed, InMemory, testing};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,6 +66,12 @@ fn ring_hash() {
 fn maglev() {
     testing::strategy(Maglev::new);
     testing::strategy(|| Maglev::new().bounded(1.25).unwrap());
+}
+
+#[test]
+fn block_hrw() {
+    testing::strategy(BlockHrw::new);
+    testing::strategy(|| BlockHrw::new().bounded(1.25).unwrap());
 }
 
 #[test]

@@ -9,8 +9,10 @@ use common::{endpoint, weighted};
 use proptest::prelude::{ProptestConfig, Strategy as _, prop_assert_eq, prop_oneof, proptest};
 use waypost::hash::{HashRing, key_hash};
 use waypost::rng::Rng;
-use waypost::strategy::{Maglev, MissingKey, Rendezvous, RingHash, RoundRobin, Strategy, Tried};
-use waypost::{Balancer, Endpoint, EndpointSet, PickOptions, Updater};
+use waypost::strategy::{
+    BlockHrw, Maglev, MissingKey, Rendezvous, RingHash, RoundRobin, Strategy, Tried,
+};
+use waypost::{Balancer, Endpoint, EndpointSet, PickOptions, Status, Updater};
 
 fn balancer(strategy: impl Strategy) -> (Balancer, Updater) {
     let builder = Balancer::builder("keyed").strategy(strategy).latency(false);
@@ -188,6 +190,49 @@ fn shares_follow_weights() {
             );
         }
     }
+}
+
+fn with_status(set: &EndpointSet, number: usize, status: Status) -> EndpointSet {
+    let endpoint = set.get(endpoint(number).id()).expect("it is in the set");
+    set.with(Endpoint::clone(endpoint).with_status(status))
+}
+
+/// Candidates stay the same while health changes; only the membership makes others.
+#[test]
+fn a_flapping_endpoint_moves_its_own_keys_alone() {
+    let (balancer, mut updater) = balancer(BlockHrw::new());
+    let set = weighted(&[1; 40]);
+    updater.apply(set.clone());
+    let owners = || {
+        hashes(4_000)
+            .map(|hash| owner(&balancer, hash))
+            .collect::<Vec<_>>()
+    };
+    let before = owners();
+    let (down, starting) = (endpoint(7).id().to_string(), endpoint(11).id().to_string());
+    let flapped = with_status(&with_status(&set, 7, Status::Down), 11, Status::Starting);
+    updater.apply(flapped.clone());
+    let meanwhile = owners();
+    let newcomer = with(BlockHrw::new(), &flapped);
+    for ((hash, was), is) in hashes(4_000).zip(&before).zip(&meanwhile) {
+        let lost = *was == down || *was == starting;
+        assert_eq!(was != is, lost, "{was} {is}");
+        assert!(*is != down && *is != starting);
+        assert_eq!(
+            *is,
+            owner(&newcomer, hash),
+            "a client that starts now agrees"
+        );
+    }
+    updater.apply(set.clone());
+    assert_eq!(owners(), before);
+    // Taken out, it moves some of the others' keys too: that is what is spared.
+    updater.apply(set.without(endpoint(7).id()));
+    let moved = before
+        .iter()
+        .zip(owners())
+        .filter(|(was, is)| **was != down && *was != is);
+    assert!(moved.count() > 0);
 }
 
 // ---- retries and levels ------------------------------------------------------
@@ -458,7 +503,7 @@ fn threads_together_overshoot_by_their_number_at_most() {
                     worst.fetch_max(pick.stats().in_flight(), Ordering::Relaxed);
                     held.push(pick);
                     if held.len() == HELD {
-                        held.swap_remove(rng.below(HELD as u32) as usize);
+                        drop(held.swap_remove(rng.below(HELD as u32) as usize));
                     }
                 }
             });

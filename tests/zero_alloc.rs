@@ -11,7 +11,8 @@ use std::hint::black_box;
 
 use common::{endpoint, weighted};
 use waypost::strategy::{
-    LeastConn, Maglev, P2c, PickOptions, Random, Rendezvous, RingHash, RoundRobin, Strategy, Tried,
+    BlockHrw, LeastConn, Maglev, P2c, PickOptions, Random, Rendezvous, RingHash, RoundRobin,
+    Strategy, Tried,
 };
 use waypost::{Balancer, EndpointSet, Outcome, Pick};
 
@@ -175,6 +176,7 @@ fn a_pick_neither_allocates_nor_frees() {
     with_strategy(LeastConn::new());
     with_strategy(RingHash::new());
     with_strategy(Maglev::new());
+    with_strategy(BlockHrw::new());
     with_strategy(Rendezvous::new());
     with_strategy(RingHash::new().bounded(1.0).expect("it is a bound"));
 }

@@ -14,9 +14,10 @@
 //! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
 //! | [`RingHash`] | O(1): one cache line | equal keys shall meet the same endpoint: caches, sessions, shards |
 //! | [`Maglev`] | O(1): one index | as `RingHash`, with even shares, where endpoints seldom change |
+//! | [`BlockHrw`] | O(16) | as `RingHash`, for thousands of equal endpoints whose health flaps |
 //! | [`Rendezvous`] | O(n) | as `RingHash`, with even shares, up to some dozens of endpoints |
 //!
-//! All of them honour weights, and none of them returns an endpoint that the
+//! All of them but `BlockHrw` honour weights, and none of them returns an endpoint that the
 //! call has [tried](Tried) while another is left.
 //!
 //! # A strategy of your own
@@ -52,6 +53,7 @@
 //! ```
 
 mod alias;
+mod block_hrw;
 mod common;
 mod context;
 mod keyed;
@@ -68,6 +70,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+pub use block_hrw::BlockHrw;
 pub(crate) use common::{Common, Memory};
 pub use context::{PickContext, PickOptions};
 pub use keyed::MissingKey;

@@ -22,7 +22,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 use http::{Extensions, Method, Request, Uri};
 
 use crate::error::Error;
@@ -57,7 +57,9 @@ enum Source {
 type Terminal = bool;
 
 #[derive(Clone)]
-struct Function(Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>);
+struct Function(Arc<HashFn>);
+
+type HashFn = dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync;
 
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,6 +186,10 @@ impl RequestKey {
 
     /// These sources, and then those.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "keys are put together from parts, as `a.and(b)`"
+    )]
     pub fn and(self, then: Self) -> Self {
         let sources = self.sources.iter().chain(&*then.sources).cloned();
         Self {
@@ -243,7 +249,11 @@ fn header(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
         None => unless_empty(first),
         Some(second) => {
             let values = [first, second.as_bytes()].into_iter();
-            let more = headers.get_all(name).iter().skip(2).map(|v| v.as_bytes());
+            let more = headers
+                .get_all(name)
+                .iter()
+                .skip(2)
+                .map(HeaderValue::as_bytes);
             let all: Vec<&[u8]> = values.chain(more).collect();
             unless_empty(&all.join(&b','))
         }
