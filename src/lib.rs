@@ -53,6 +53,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[allow(dead_code, reason = "its users are behind features of their own")]
+mod backoff;
 pub mod error;
 pub mod rng;
 mod sync;
@@ -81,7 +83,7 @@ pub use balancer::{Balancer, BalancerBuilder, DetachedPick, Pick, Updater};
 pub use client::Directory;
 pub use endpoint::{
     Address, Diff, Endpoint, EndpointBuilder, EndpointId, EndpointSet, Locality, ServiceName,
-    Status,
+    Skipped, Status,
 };
 pub use error::Error;
 pub use event::{Discovery, Snapshot};

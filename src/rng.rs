@@ -11,7 +11,7 @@
 //! assert_eq!(a.below(100), b.below(100));
 //! ```
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -57,6 +57,14 @@ impl Rng {
     #[inline]
     pub fn below(&mut self, n: u32) -> u32 {
         Bits(self.bits()).below(n)
+    }
+
+    /// A uniform draw from no time to all of `whole`.
+    #[must_use]
+    pub fn part_of(&mut self, whole: Duration) -> Duration {
+        // 53 bits are what an f64 holds, and 1 is never reached.
+        let share = (self.bits() >> 11) as f64 / (1_u64 << 53) as f64;
+        whole.mul_f64(share)
     }
 
     /// Two different uniform draws from `0..n`, from one draw of 64 bits. `n`

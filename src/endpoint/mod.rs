@@ -42,7 +42,7 @@ pub use builder::EndpointBuilder;
 pub use locality::Locality;
 pub use name::{EndpointId, ServiceName};
 pub(crate) use set::merge;
-pub use set::{Changed, Diff, EndpointSet};
+pub use set::{Changed, Diff, EndpointSet, Skipped};
 
 use crate::error::Error;
 

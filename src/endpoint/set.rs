@@ -31,6 +31,34 @@ use crate::error::Error;
 pub struct EndpointSet {
     version: u64,
     endpoints: Arc<[Arc<Endpoint>]>,
+    skipped: Option<Arc<Skipped>>,
+}
+
+/// What a source left out of a set because it could not be used: malformed
+/// entries, and all but the first of those with the same id.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// How many.
+    pub count: usize,
+    /// Why one of them was.
+    pub example: Error,
+}
+
+impl Skipped {
+    /// One entry that was left out.
+    #[must_use]
+    pub fn one(example: Error) -> Self {
+        Self { count: 1, example }
+    }
+
+    /// Counts one entry more in `skipped`, whose first example stays.
+    pub fn count(skipped: &mut Option<Self>, example: Error) {
+        match skipped {
+            Some(skipped) => skipped.count += 1,
+            None => *skipped = Some(Self::one(example)),
+        }
+    }
 }
 
 impl EndpointSet {
@@ -40,6 +68,7 @@ impl EndpointSet {
         Self {
             version: 0,
             endpoints: Arc::from([]),
+            skipped: None,
         }
     }
 
@@ -133,7 +162,21 @@ impl EndpointSet {
             // read from a file may claim anything.
             version: self.version.wrapping_add(1),
             endpoints: endpoints.into(),
+            skipped: None,
         }
+    }
+
+    /// The same set, which says what its source left out.
+    #[must_use]
+    pub fn with_skipped(mut self, skipped: Option<Skipped>) -> Self {
+        self.skipped = skipped.map(Arc::new);
+        self
+    }
+
+    /// What its source left out of it, where that is something.
+    #[must_use]
+    pub fn skipped(&self) -> Option<&Skipped> {
+        self.skipped.as_deref()
     }
 
     /// Rises with every change that its source saw. Versions of different
