@@ -184,16 +184,16 @@ mod tests {
         (follow(script), asked)
     }
 
-    fn answer(ports: &[u16]) -> Result<Answer, Error> {
+    fn answer(ports: &[u16]) -> Answer {
         let at = |port: &u16| Endpoint::at(format!("10.0.0.1:{port}")).unwrap();
-        Ok(Answer {
+        Answer {
             endpoints: ports.iter().map(at).collect(),
             skipped: None,
-        })
+        }
     }
 
-    fn failure(text: &str) -> Result<Answer, Error> {
-        Err(Error::registry("script", text))
+    fn failure() -> Result<Answer, Error> {
+        Err(Error::registry("script", "down"))
     }
 
     async fn silent(sets: &mut Sets) {
@@ -203,7 +203,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unchanged_endpoints_are_shared_and_nothing_is_told_twice() {
-        let (mut sets, _) = script([answer(&[1, 2]), answer(&[2, 1]), answer(&[1, 2, 3])]);
+        let (mut sets, _) =
+            script([&[1, 2][..], &[2, 1], &[1, 2, 3]].map(|ports| Ok(answer(ports))));
         let two = sets.next().await.unwrap().unwrap();
         let three = sets.next().await.unwrap().unwrap();
         assert_eq!((two.len(), three.len()), (2, 3));
@@ -214,14 +215,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_first_answer_of_nothing_is_told() {
-        let (mut sets, _) = script([answer(&[])]);
+        let (mut sets, _) = script([Ok(answer(&[]))]);
         assert!(sets.next().await.unwrap().unwrap().is_empty());
         silent(&mut sets).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_error_is_told_once_and_the_same_set_after_it_says_that_it_is_over() {
-        let (mut sets, _) = script([answer(&[1]), failure("down"), answer(&[1]), answer(&[1])]);
+        let (mut sets, _) = script([
+            Ok(answer(&[1])),
+            failure(),
+            Ok(answer(&[1])),
+            Ok(answer(&[1])),
+        ]);
         let before = sets.next().await.unwrap().unwrap();
         assert!(sets.next().await.unwrap().is_err());
         let after = sets.next().await.unwrap().unwrap();
@@ -231,8 +237,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_are_tried_again_ever_more_rarely_and_never_given_up() {
-        let failures = (0..1_000).map(|_| failure("down"));
-        let (mut sets, asked) = script(failures.chain([answer(&[1])]));
+        let failures = (0..1_000).map(|_| failure());
+        let (mut sets, asked) = script(failures.chain([Ok(answer(&[1]))]));
         for _ in 0..1_000 {
             assert!(sets.next().await.unwrap().is_err());
         }
@@ -251,10 +257,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_used_is_counted_and_told_when_the_count_changes() {
-        let twice = answer(&[1, 2, 1]);
-        let mut worse = answer(&[1, 2, 1]).unwrap();
+        let twice = || answer(&[1, 2, 1]);
+        let mut worse = twice();
         worse.skipped = Some(Skipped::one(Error::registry("script", "garbage")));
-        let (mut sets, _) = script([twice, answer(&[1, 2, 1]), Ok(worse), answer(&[1, 2])]);
+        let (mut sets, _) = script([twice(), twice(), worse, answer(&[1, 2])].map(Ok));
         let mut told = Vec::new();
         for _ in 0..3 {
             let set = sets.next().await.unwrap().unwrap();
