@@ -48,6 +48,9 @@
 //! | `hyper-util` | `http`, knowing the errors of hyper-util's legacy client |
 //! | `quanta` | a clock that reads the processor's time stamp counter |
 //! | `reqwest` | a middleware for reqwest-middleware |
+//! | `file` | endpoints from a TOML, JSON or YAML file, read again when it changes |
+//! | `dns` | endpoints from A, AAAA and SRV records |
+//! | `snapshot` | the last known sets on disk, for a start while the registry is down |
 //! | `testing` | the contract suites for registries and strategies |
 
 #![forbid(unsafe_code)]

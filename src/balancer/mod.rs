@@ -168,6 +168,12 @@ impl Balancer {
         self.core.snapshots.borrow().discovery.clone()
     }
 
+    /// What is known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.snapshots.borrow().clone()
+    }
+
     /// Follows the set and its freshness: a stream of what is known now and
     /// after each change. A slow reader gets the latest, not every one between.
     /// It ends when the balancer is gone.

@@ -10,7 +10,7 @@ use super::state::{Draft, Knowledge, State};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, merge};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
-use crate::stats::{EndpointStats, Ledger};
+use crate::stats::{EndpointStats, Ledger, Totals};
 use crate::strategy::Strategy;
 use crate::time::{Clock, Timestamp};
 
@@ -27,6 +27,10 @@ pub struct Updater {
     clock: Clock,
     discovery: Discovery,
     ledger: Ledger,
+    /// The set of `state` as it was told last: what a source skipped may
+    /// change while the endpoints do not.
+    set: EndpointSet,
+    unconfirmed: usize,
     absent: HashMap<EndpointId, Absent>,
     absent_swept: Timestamp,
     retired: Vec<Arc<State>>,
@@ -71,6 +75,8 @@ impl Updater {
             strategy,
             discovery: Discovery::Unknown { error: None },
             ledger,
+            set: EndpointSet::empty(),
+            unconfirmed: 0,
             absent: HashMap::new(),
             absent_swept: clock.now(),
             retired: Vec::new(),
@@ -82,12 +88,23 @@ impl Updater {
     /// touched, and no pick waits. O(n), where an endpoint that the set shares
     /// with the one before costs a few nanoseconds.
     pub fn apply(&mut self, set: EndpointSet) {
+        self.apply_doubted(set, 0);
+    }
+
+    /// As [`apply`](Self::apply), where `unconfirmed` endpoints of the set are
+    /// held against the registry's word.
+    pub(super) fn apply_doubted(&mut self, set: EndpointSet, unconfirmed: usize) {
         let now = self.clock.now();
         let same = matches!(self.state.knowledge, Knowledge::Known) && self.state.set == set;
-        let was_fresh = self.discovery.is_fresh();
+        let skipped = |set: &EndpointSet| set.skipped().map_or(0, |skipped| skipped.count);
+        let news = !self.discovery.is_fresh()
+            || self.unconfirmed != unconfirmed
+            || skipped(&self.set) != skipped(&set);
         self.discovery = Discovery::Fresh;
+        self.unconfirmed = unconfirmed;
+        self.set = set.clone();
         if same {
-            if !was_fresh {
+            if news {
                 self.tell();
             }
             return;
@@ -124,6 +141,28 @@ impl Updater {
         // one, since it is no longer published.
         self.retired.retain(|state| Arc::strong_count(state) > 1);
         !self.retired.is_empty()
+    }
+
+    /// Puts a set in place that follows from doubts about the last answer, and
+    /// not from a new one: how fresh the knowledge is stays as it was.
+    pub(super) fn hold(&mut self, set: EndpointSet, unconfirmed: usize) {
+        let discovery = self.discovery.clone();
+        self.apply_doubted(set, unconfirmed);
+        if !discovery.is_fresh() {
+            self.discovery = discovery;
+            self.tell();
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How the calls to an endpoint of the set have ended. O(log n).
+    pub(super) fn totals(&self, id: &EndpointId) -> Option<Totals> {
+        let endpoints = self.state.set.endpoints();
+        let at = endpoints.binary_search_by(|endpoint| endpoint.id().cmp(id));
+        Some(self.state.stats_of(at.ok()?).totals())
     }
 
     fn draft(&mut self, set: EndpointSet, now: Timestamp) -> Draft {
@@ -175,8 +214,9 @@ impl Updater {
 
     fn tell(&self) {
         self.core.snapshots.send_replace(Snapshot {
-            set: self.state.set.clone(),
+            set: self.set.clone(),
             eligible: self.state.counts.eligible,
+            unconfirmed: self.unconfirmed,
             discovery: self.discovery.clone(),
         });
     }

@@ -148,6 +148,15 @@ impl EndpointSet {
         self.followed_by(next)
     }
 
+    /// The set that follows this one with these endpoints, whose ids differ.
+    /// O(n log n), O(n) when they come ordered.
+    pub(crate) fn next_shared(&self, endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
+        let mut next: Vec<_> = endpoints.into_iter().collect();
+        next.sort_by(|a, b| a.id().cmp(b.id()));
+        debug_assert!(next.windows(2).all(|pair| pair[0].id() < pair[1].id()));
+        self.followed_by(next)
+    }
+
     fn followed_by(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
         let same = endpoints.len() == self.len()
             && endpoints

@@ -24,6 +24,7 @@ mod announce;
 mod fixed;
 #[allow(dead_code, reason = "its users are behind features of their own")]
 mod follow;
+mod guard;
 mod memory;
 mod registration;
 
@@ -33,6 +34,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use fixed::Fixed;
+pub(crate) use guard::Guard;
+pub use guard::RemovalGuard;
 pub use memory::{Heartbeat, InMemory, Lease};
 pub use registration::{Keeper, Registration, RegistrationState};
 
@@ -53,6 +56,13 @@ pub trait Discover: Send + Sync + 'static {
     /// goes on trying, with jittered exponential backoff, for as long as it is
     /// polled. Dropping the stream ends the interest.
     fn watch(&self, service: &ServiceName) -> BoxStream<'static, Result<EndpointSet, Error>>;
+
+    /// Whether its answers are never doubted ([`RemovalGuard`]): it is the
+    /// truth, not somebody's knowledge of it. Only what lives in this process,
+    /// or is written by hand, can say so.
+    fn is_authoritative(&self) -> bool {
+        false
+    }
 }
 
 /// A source that takes entries, too.
@@ -81,6 +91,10 @@ macro_rules! deref {
                 service: &ServiceName,
             ) -> BoxStream<'static, Result<EndpointSet, Error>> {
                 (**self).watch(service)
+            }
+
+            fn is_authoritative(&self) -> bool {
+                (**self).is_authoritative()
             }
         }
 
