@@ -1,8 +1,7 @@
 //! The chaos suite, run on a registry in this process behind a link that can be
 //! broken; and that the suite finds what it is there to find.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,7 +18,6 @@ use waypost::{
 struct Linked {
     behind: InMemory,
     broken: Arc<watch::Sender<Option<Fault>>>,
-    older: Arc<Mutex<HashMap<ServiceName, EndpointSet>>>,
     /// Whether an outage is taken for an empty service.
     forgets: bool,
 }
@@ -29,7 +27,6 @@ impl Linked {
         Self {
             behind: InMemory::new(),
             broken: Arc::new(watch::Sender::new(None)),
-            older: Arc::default(),
             forgets: false,
         }
     }

@@ -21,23 +21,35 @@
 
 #[allow(dead_code, reason = "its users are behind features of their own")]
 mod announce;
+#[cfg(feature = "dns")]
+mod dns;
+#[cfg(feature = "file")]
+mod file;
 mod fixed;
 #[allow(dead_code, reason = "its users are behind features of their own")]
 mod follow;
 mod guard;
 mod memory;
 mod registration;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+#[cfg(feature = "dns")]
+pub use dns::{Dns, DnsBuilder, Families};
+#[cfg(feature = "file")]
+pub use file::File;
 pub use fixed::Fixed;
 pub(crate) use guard::Guard;
 pub use guard::RemovalGuard;
 pub use memory::{Heartbeat, InMemory, Lease};
 pub use registration::{Keeper, Registration, RegistrationState};
+#[cfg(feature = "snapshot")]
+pub use snapshot::Snapshotted;
 
 use crate::endpoint::{Endpoint, EndpointSet, ServiceName};
 use crate::error::Error;

@@ -6,7 +6,7 @@
 //! where the server is not there, that prints one line, or fails the test if
 //! `WAYPOST_REQUIRE_SERVERS=1` asks for it.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 mod clusters;
 mod probe;
