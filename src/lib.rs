@@ -51,6 +51,8 @@
 //! | `file` | endpoints from a TOML, JSON or YAML file, read again when it changes |
 //! | `dns` | endpoints from A, AAAA and SRV records |
 //! | `snapshot` | the last known sets on disk, for a start while the registry is down |
+//! | `consul` | the registry in Consul |
+//! | `eureka` | the registry in Eureka |
 //! | `testing` | the contract suites for registries and strategies |
 
 #![forbid(unsafe_code)]
@@ -107,6 +109,10 @@ pub mod docs {
 
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
+
+    #[cfg(all(feature = "consul", feature = "eureka"))]
+    #[doc = include_str!("../docs/registries.md")]
+    pub mod registries {}
 }
 
 #[cfg(doctest)]

@@ -21,14 +21,22 @@
 
 #[allow(dead_code, reason = "its users are behind features of their own")]
 mod announce;
+#[cfg(feature = "consul")]
+#[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
+pub mod consul;
 #[cfg(feature = "dns")]
 mod dns;
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub mod eureka;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
 #[allow(dead_code, reason = "its users are behind features of their own")]
 mod follow;
 mod guard;
+#[cfg(any(feature = "consul", feature = "eureka"))]
+mod http;
 mod memory;
 mod registration;
 #[cfg(feature = "snapshot")]
@@ -39,8 +47,14 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+#[cfg(feature = "consul")]
+#[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
+pub use consul::Consul;
 #[cfg(feature = "dns")]
 pub use dns::{Dns, DnsBuilder, Families};
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub use eureka::Eureka;
 #[cfg(feature = "file")]
 pub use file::File;
 pub use fixed::Fixed;

@@ -365,7 +365,7 @@ mod tests {
             assert_eq!(stats.totals().failed, 1);
         }
         let counted: u32 = opened.iter().map(EndpointStats::in_flight).sum();
-        assert_eq!(counted, (0..chosen.len() as u32).sum());
+        assert_eq!(counted, (0..chosen.len() as u32).sum::<u32>());
         assert_eq!(counters.in_flight(chosen.len() as u32), u32::MAX);
     }
 

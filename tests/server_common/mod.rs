@@ -242,12 +242,16 @@ impl Server {
         self.signal("STOP");
         // A thread that is at work stops a little later.
         let stat = format!("/proc/{}/stat", self.id());
-        until("a paused server stops", START, async || {
+        let deadline = Instant::now() + START;
+        loop {
             let stat = fs::read_to_string(&stat).expect("a child has a stat");
-            stat.rsplit_once(") ")
-                .is_some_and(|(_, rest)| rest.starts_with('T'))
-        })
-        .await;
+            let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            if state.starts_with('T') {
+                return;
+            }
+            assert!(Instant::now() < deadline, "a paused server stops");
+            sleep(LOOK).await;
+        }
     }
 
     /// Lets it go on.

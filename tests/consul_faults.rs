@@ -1,0 +1,453 @@
+//! What comes of Consul when it fails, hangs, lies or is not Consul at all.
+
+mod client_common;
+mod hostile;
+mod server_common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use client_common::Server as HttpServer;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use hostile::{Answer, Hostile};
+use server_common::{Launch, consul_cluster, http_get, until};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use waypost::registry::consul::{Check, Consul, ConsulBuilder};
+use waypost::testing::{self, Fault};
+use waypost::{Balancer, Discover, Endpoint, Registration, Registry, ServiceName};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const INDEX: &str = "X-Consul-Index: 7\r\n";
+
+fn users() -> ServiceName {
+    "users".parse().unwrap()
+}
+
+fn one_instance() -> String {
+    r#"[{"Node":{"Node":"n","Address":"10.0.0.1"},
+         "Service":{"ID":"a","Service":"users","Address":"10.0.0.1","Port":80},"Checks":[]}]"#
+        .to_owned()
+}
+
+fn impatient(url: impl Into<String>) -> ConsulBuilder {
+    let builder = Consul::builder(url).request_timeout(Duration::from_millis(300));
+    builder.max_body(1 << 20)
+}
+
+fn bad_answers(body: &str) -> Vec<(&'static str, Answer, &'static str)> {
+    vec![
+        (
+            "garbage",
+            Answer::new("200 OK", INDEX, "<html>hello</html>"),
+            "no list of instances",
+        ),
+        (
+            "another shape",
+            Answer::new("200 OK", INDEX, r#"{"a":1}"#),
+            "no list of instances",
+        ),
+        (
+            "truncated JSON",
+            Answer::new("200 OK", INDEX, &body[..body.len() / 2]),
+            "no list of instances",
+        ),
+        ("truncated answer", Answer::truncated(INDEX, body), "failed"),
+        (
+            "no index",
+            Answer::new("200 OK", "", body),
+            "X-Consul-Index",
+        ),
+        (
+            "not HTTP",
+            Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
+            "failed",
+        ),
+        (
+            "500",
+            Answer::new("500 Internal Server Error", "", "No cluster leader"),
+            "No cluster leader",
+        ),
+        (
+            "429",
+            Answer::new("429 Too Many Requests", "", "Resource Exhausted"),
+            "429",
+        ),
+        (
+            "403",
+            Answer::new("403 Forbidden", "", "ACL not found"),
+            "check that the token",
+        ),
+        (
+            "filtered",
+            Answer::new(
+                "200 OK",
+                "X-Consul-Index: 7\r\nX-Consul-Results-Filtered-By-ACLs: true\r\n",
+                "[]",
+            ),
+            "token may not read",
+        ),
+        (
+            "redirect",
+            Answer::new("302 Found", "Location: http://127.0.0.1:1/\r\n", ""),
+            "302",
+        ),
+        ("endless", Answer::Endless, "more than 1048576 bytes"),
+        ("silent", Answer::Silence, "not answered within"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_answers_are_typed_errors_that_cost_little_and_pass() {
+    let body = one_instance();
+    let good = || Answer::new("200 OK", INDEX, &body);
+    for (name, answer, says) in bad_answers(&body) {
+        let server = Hostile::start(answer).await;
+        let registry = impatient(server.url()).token("s3cret").build().unwrap();
+        let mut sets = registry.watch(&users());
+        let first = timeout(PATIENCE, sets.next()).await;
+        let first = first.unwrap_or_else(|_| panic!("{name}: an error comes in time"));
+        let error = first.unwrap().expect_err(name);
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains(says), "{name}: {text}");
+        assert!(
+            text.contains(&server.address.to_string()),
+            "{name} says where: {text}"
+        );
+        assert!(
+            text.len() < 700 && !text.contains("s3cret"),
+            "{name}: {text}"
+        );
+
+        // While it is polled for a second it asks a few times, not thousands.
+        let polled = async { while sets.next().await.unwrap().is_err() {} };
+        assert!(
+            timeout(Duration::from_secs(1), polled).await.is_err(),
+            "{name}"
+        );
+        let asked = server.asked();
+        assert!(
+            (1..=20).contains(&asked),
+            "{name}: asked {asked} times in a second"
+        );
+        // What the sockets of all tries hold comes on top of the bound.
+        let most = asked * (8 << 20);
+        assert!(
+            server.sent() < most,
+            "{name}: {} bytes were taken",
+            server.sent()
+        );
+
+        server.answer(good());
+        let recovered = async {
+            loop {
+                if let Some(Ok(set)) = sets.next().await {
+                    return set;
+                }
+            }
+        };
+        let set = timeout(PATIENCE, recovered).await;
+        let set = set.unwrap_or_else(|_| panic!("{name}: it is well again"));
+        assert_eq!(set.len(), 1, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_blocks_is_no_busy_loop() {
+    let server = Hostile::start(Answer::new("200 OK", INDEX, &one_instance())).await;
+    let registry = impatient(server.url()).build().unwrap();
+    let mut sets = registry.watch(&users());
+    assert_eq!(sets.next().await.unwrap().unwrap().len(), 1);
+    // The same index and the same list, at once, again and again.
+    assert!(
+        timeout(Duration::from_secs(3), sets.next()).await.is_err(),
+        "nothing is new"
+    );
+    let asked = server.asked();
+    assert!((2..=10).contains(&asked), "asked {asked} times in 3 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_listens_there() {
+    let port = server_common::free_port();
+    let registry = impatient(format!("http://127.0.0.1:{port}"))
+        .build()
+        .unwrap();
+    let error = registry.watch(&users()).next().await.unwrap().unwrap_err();
+    let text = error.to_string();
+    assert!(
+        error.is_registry() && text.contains(&port.to_string()),
+        "{text}"
+    );
+    assert!(text.contains("refused"), "{text}");
+    let here = Endpoint::at("10.0.0.1:80").unwrap();
+    let error = registry.register(&users(), here).await.unwrap_err();
+    assert!(
+        error.is_registry() && error.to_string().contains("refused"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn bad_settings_are_refused_with_the_field() {
+    let at = || Consul::builder("http://127.0.0.1:8500");
+    let second = Duration::from_secs(1);
+    for (builder, field) in [
+        (Consul::builder("127.0.0.1:8500"), "url"),
+        (at().agent("http://me:pw@10.0.0.1:8500"), "url"),
+        (at().wait(Duration::from_millis(10)), "wait"),
+        (at().wait(Duration::from_mins(11)), "wait"),
+        (at().request_timeout(Duration::ZERO), "request_timeout"),
+        (at().check(Check::ttl(Duration::from_millis(1))), "check"),
+        (at().check(Check::http("health", second)), "check"),
+        (
+            at().deregister_critical_after(second),
+            "deregister_critical_after",
+        ),
+        (at().max_body(0), "max_body"),
+        (at().token("a\nb"), "token"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(
+            error.is_invalid() && error.to_string().starts_with(field),
+            "{field}: {error}"
+        );
+        assert!(!error.to_string().contains("pw"), "{error}");
+    }
+}
+
+/// Real HTTP calls, one after the other, through a balancer on `registry`.
+struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    calling: JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    async fn start(registry: Consul) -> Self {
+        let users = Balancer::builder("users").build(registry).await.unwrap();
+        users.ready(PATIENCE).await.unwrap();
+        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+            .with(users.middleware())
+            .build();
+        let (stop, sent): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
+        let (until, count) = (stop.clone(), sent.clone());
+        let calling = tokio::spawn(async move {
+            let mut lost = Vec::new();
+            while !until.load(Ordering::Relaxed) {
+                let answer = client.get("http://users/").send().await;
+                match answer {
+                    Ok(answer) if answer.status() == 200 => {}
+                    other => lost.push(format!("{other:?}")),
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            lost
+        });
+        let load = Self {
+            stop,
+            sent,
+            calling,
+        };
+        load.goes_on().await;
+        load
+    }
+
+    /// Returns when 50 calls more have been answered.
+    async fn goes_on(&self) {
+        let from = self.sent.load(Ordering::Relaxed);
+        until("calls go on", PATIENCE, async || {
+            self.sent.load(Ordering::Relaxed) > from + 50
+        })
+        .await;
+    }
+
+    async fn lost_nothing(self) {
+        self.goes_on().await;
+        self.stop.store(true, Ordering::Relaxed);
+        let lost = self.calling.await.unwrap();
+        assert!(lost.is_empty(), "{} calls lost: {:?}", lost.len(), lost[0]);
+    }
+}
+
+async fn replicas(registry: &Consul) -> (Vec<HttpServer>, Vec<Registration>) {
+    let mut servers = Vec::new();
+    let mut held = Vec::new();
+    for name in ["a", "b", "c"] {
+        let server = HttpServer::start(name).await;
+        let endpoint = Endpoint::builder(server.address).id(name).build().unwrap();
+        held.push(registry.register(&users(), endpoint).await.unwrap());
+        servers.push(server);
+    }
+    (servers, held)
+}
+
+async fn all_registered(held: &[Registration], sets: &Consul) {
+    until("every registration is well", PATIENCE, async || {
+        held.iter().all(|it| it.state().is_registered())
+    })
+    .await;
+    let mut sets = sets.watch(&users());
+    let waiting = async {
+        loop {
+            if let Some(Ok(set)) = sets.next().await
+                && set.iter().filter(|it| it.takes_calls()).count() == 3
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, waiting)
+        .await
+        .expect("all three are up again");
+}
+
+fn short(url: String) -> ConsulBuilder {
+    let builder = Consul::builder(url).check(Check::ttl(Duration::from_secs(3)));
+    builder
+        .request_timeout(Duration::from_secs(1))
+        .wait(Duration::from_secs(2))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_agent_is_killed_and_restarts_empty() {
+    let Some(launch) = Launch::of("consul") else {
+        return;
+    };
+    let mut server = launch.start().await;
+    let registry = short(format!("http://{}", server.address()))
+        .build()
+        .unwrap();
+    let (_servers, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.kill();
+    load.goes_on().await;
+    until("a beat failed", PATIENCE, async || {
+        !held[0].state().is_registered()
+    })
+    .await;
+    load.goes_on().await;
+    server.restart().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_agent_is_killed_and_restarts_with_its_data() {
+    let Some(launch) = Launch::of("consul") else {
+        return;
+    };
+    let mut server = launch.var("EXPECT", "1").start().await;
+    let registry = short(format!("http://{}", server.address()))
+        .build()
+        .unwrap();
+    let (_servers, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.kill();
+    load.goes_on().await;
+    until("a beat failed", PATIENCE, async || {
+        !held[0].state().is_registered()
+    })
+    .await;
+    server.restart().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_agent_is_paused_for_longer_than_the_ttl() {
+    let Some(launch) = Launch::of("consul") else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = short(format!("http://{}", server.address()))
+        .build()
+        .unwrap();
+    let (_servers, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.pause().await;
+    let paused = tokio::time::Instant::now();
+    until("longer than the TTL", PATIENCE, async || {
+        paused.elapsed() > Duration::from_secs(4)
+    })
+    .await;
+    load.goes_on().await;
+    server.resume();
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_leader_of_three_is_killed() {
+    let Some(mut cluster) = consul_cluster().await else {
+        return;
+    };
+    let (_, leader) = http_get(cluster[0].port(), "/v1/status/leader")
+        .await
+        .unwrap();
+    let leads = cluster
+        .iter()
+        .position(|server| leader.contains(&format!(":{}\"", server.var_port("RPC_PORT"))))
+        .unwrap();
+    let others: Vec<usize> = (0..3).filter(|&i| i != leads).collect();
+    let url = |i: usize| format!("http://{}", cluster[i].address());
+    let registry = short(url(others[0])).agent(url(others[1])).build().unwrap();
+    let (_servers, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    cluster[leads].kill();
+    load.goes_on().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+/// A Consul server that keeps its data, and what can be done to it.
+struct Hurt(server_common::Server);
+
+impl testing::Faults for Hurt {
+    fn hurt(&mut self, fault: Fault) -> BoxFuture<'_, bool> {
+        async move {
+            match fault {
+                Fault::Cut | Fault::Restart => self.0.kill(),
+                Fault::BackEmpty => self.0.forget(),
+                Fault::HalfOpen | Fault::SessionLost => self.0.pause().await,
+                // What lies is in the tests above.
+                _ => return false,
+            }
+            true
+        }
+        .boxed()
+    }
+
+    fn heal(&mut self, fault: Fault) -> BoxFuture<'_, ()> {
+        async move {
+            match fault {
+                Fault::HalfOpen | Fault::SessionLost => self.0.resume(),
+                _ => self.0.restart().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn lasting(&self, fault: Fault) -> Duration {
+        match fault {
+            // Longer than the TTL.
+            Fault::SessionLost => Duration::from_secs(5),
+            _ => Duration::from_secs(2),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_laws_of_chaos() {
+    let Some(launch) = Launch::of("consul") else {
+        return;
+    };
+    let server = launch.var("EXPECT", "1").start().await;
+    let registry = short(format!("http://{}", server.address()))
+        .build()
+        .unwrap();
+    let tried = testing::chaos(registry, Hurt(server), Duration::from_mins(1)).await;
+    assert_eq!(tried.len(), 5, "{tried:?}");
+}

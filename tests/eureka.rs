@@ -1,0 +1,312 @@
+//! Eureka, against a strict stand-in that two clients of others' making prove.
+
+mod eureka_server;
+mod hostile;
+mod server_common;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use eureka_server::EurekaServer;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use hostile::{Answer, Hostile};
+use server_common::{found, servers_dir, until};
+use tokio::time::timeout;
+use waypost::registry::eureka::{Eureka, EurekaBuilder};
+use waypost::{Discover, Endpoint, EndpointSet, Error, Registry, ServiceName, Status, testing};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn at(url: impl Into<String>) -> EurekaBuilder {
+    let builder = Eureka::builder(url).fetch_interval(Duration::from_millis(50));
+    builder
+        .lease(Duration::from_secs(1), Duration::from_secs(3))
+        .request_timeout(Duration::from_secs(1))
+}
+
+fn users() -> ServiceName {
+    "users".parse().unwrap()
+}
+
+fn endpoint(i: u16) -> Endpoint {
+    let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
+    builder.id(format!("users-{i}")).build().unwrap()
+}
+
+async fn set_where(
+    sets: &mut BoxStream<'static, Result<EndpointSet, Error>>,
+    what: &str,
+    mut test: impl FnMut(&EndpointSet) -> bool,
+) -> EndpointSet {
+    let waiting = async {
+        loop {
+            if let Some(Ok(set)) = sets.next().await
+                && test(&set)
+            {
+                return set;
+            }
+        }
+    };
+    timeout(PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_contract_of_registries() {
+    let server = EurekaServer::start().await;
+    testing::registry(at(server.url()).build().unwrap(), PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_of_an_endpoint_comes_back() {
+    let server = EurekaServer::start().await;
+    let registry = at(server.url()).build().unwrap();
+    let full = Endpoint::builder("[::1]:9000")
+        .id("größe/3 //..?x=%2f")
+        .weight(0)
+        .region("eu")
+        .zone("eu-1a")
+        .sub_zone("rack 7")
+        .priority(2)
+        .status(Status::Starting)
+        .metadata("version", "v2 \"beta\"")
+        .tls_name("users.internal")
+        .authority("users:80")
+        .build()
+        .unwrap();
+    let named = Endpoint::at("users-7.internal:80").unwrap();
+    let _full = registry.register(&users(), full.clone()).await.unwrap();
+    let _named = registry.register(&users(), named.clone()).await.unwrap();
+    let mut sets = registry.watch(&users());
+    let set = set_where(&mut sets, "both show", |set| set.len() == 2).await;
+    for endpoint in [full, named] {
+        assert_eq!(**set.get(endpoint.id()).unwrap(), endpoint);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_is_fetched_until_the_counts_differ() {
+    let server = EurekaServer::start().await;
+    let registry = at(server.url()).build().unwrap();
+    let _one = registry.register(&users(), endpoint(1)).await.unwrap();
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    let _two = registry.register(&users(), endpoint(2)).await.unwrap();
+    set_where(&mut sets, "a delta shows it", |set| set.len() == 2).await;
+    assert!(server.asked("GET /apps/delta") >= 1);
+    let full = server.asked("GET /apps") - server.asked("GET /apps/");
+    assert_eq!(full, 1, "everything was fetched once");
+
+    server.lossy();
+    let _three = registry.register(&users(), endpoint(3)).await.unwrap();
+    set_where(&mut sets, "a lost change is found by the counts", |set| {
+        set.len() == 3
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_services_are_one_reader() {
+    let server = EurekaServer::start().await;
+    let registry = Eureka::builder(server.url()).build().unwrap();
+    for i in 0..20 {
+        let service: ServiceName = format!("service-{i}").parse().unwrap();
+        let mut sets = registry.watch(&service);
+        set_where(&mut sets, "an answer", EndpointSet::is_empty).await;
+    }
+    assert_eq!(server.asked("GET /apps"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_was_forgotten_or_overridden() {
+    let server = EurekaServer::start().await;
+    let registry = at(server.url()).build().unwrap();
+    let held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    server.forget();
+    until("it is registered again", PATIENCE, async || {
+        server.instance("USERS", "users-1").is_some()
+    })
+    .await;
+    let id = endpoint(1).id().clone();
+    registry
+        .override_status(&users(), &id, Some(Status::Draining))
+        .await
+        .unwrap();
+    set_where(&mut sets, "the override shows", |set| {
+        set.iter().all(|it| it.status() == Status::Draining) && set.len() == 1
+    })
+    .await;
+    registry.override_status(&users(), &id, None).await.unwrap();
+    set_where(&mut sets, "it is gone", |set| {
+        set.iter().all(|it| it.status() == Status::Up) && set.len() == 1
+    })
+    .await;
+    // Renewed for longer than its lease lasts.
+    let renewed = server.asked("PUT /apps/USERS/users-1");
+    until("renewals go on", PATIENCE, async || {
+        server.asked("PUT /apps/USERS/users-1") > renewed + 3
+    })
+    .await;
+    server.evict();
+    assert!(server.instance("USERS", "users-1").is_some());
+    held.deregister().await.unwrap();
+    assert!(server.instance("USERS", "users-1").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_server_takes_over() {
+    let (first, second) = (EurekaServer::start().await, EurekaServer::start().await);
+    let registry = at(first.url()).server(second.url()).build().unwrap();
+    let _held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    first.broken(Some(503));
+    until("it is registered at the second", PATIENCE, async || {
+        second.instance("USERS", "users-1").is_some()
+    })
+    .await;
+    let asked = first.asked("");
+    let other = at(second.url()).build().unwrap();
+    let _two = other.register(&users(), endpoint(2)).await.unwrap();
+    set_where(&mut sets, "the second is read", |set| set.len() == 2).await;
+    assert!(first.asked("") <= asked + 2, "the first is in quarantine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_answers_are_typed_errors_that_cost_little_and_pass() {
+    let good = r#"{"applications":{"apps__hashcode":"","application":[]}}"#;
+    for (name, answer, says) in [
+        ("garbage", Answer::new("200 OK", "", "<html>"), "no JSON"),
+        (
+            "another shape",
+            Answer::new("200 OK", "", "{\"a\":1}"),
+            "no applications",
+        ),
+        ("truncated", Answer::truncated("", good), "failed"),
+        (
+            "500",
+            Answer::new("500 Internal Server Error", "", "oops"),
+            "oops",
+        ),
+        ("429", Answer::new("429 Too Many Requests", "", ""), "429"),
+        (
+            "403",
+            Answer::new("403 Forbidden", "", "not ready"),
+            "not ready",
+        ),
+        ("endless", Answer::Endless, "more than 1048576 bytes"),
+        ("silent", Answer::Silence, "not answered within"),
+    ] {
+        let server = Hostile::start(answer).await;
+        let registry = at(server.url()).max_body(1 << 20).build().unwrap();
+        let mut sets = registry.watch(&users());
+        let first = timeout(PATIENCE, sets.next()).await.expect(name);
+        let text = first.unwrap().expect_err(name).to_string();
+        assert!(text.contains(says), "{name}: {text}");
+        assert!(text.contains(&server.address.to_string()), "{name}: {text}");
+        let polled = async { while sets.next().await.unwrap().is_err() {} };
+        assert!(
+            timeout(Duration::from_secs(1), polled).await.is_err(),
+            "{name}"
+        );
+        let asked = server.asked();
+        assert!(
+            (1..=10).contains(&asked),
+            "{name}: asked {asked} times in a second"
+        );
+        server.answer(Answer::new("200 OK", "", good));
+        set_where(&mut sets, name, EndpointSet::is_empty).await;
+    }
+}
+
+fn ran(command: &mut Command) -> Output {
+    let output = command.output().expect("it can be started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{command:?}: {said} {told}");
+    output
+}
+
+/// What the client was proven to do: it read ours, registered its own with a
+/// port that we read, renewed it, and took it out.
+async fn proves(server: &EurekaServer, id: &'static str, mut client: Command) {
+    let registry = at(server.url()).build().unwrap();
+    let _ours = registry.register(&users(), endpoint(1)).await.unwrap();
+    let mut sets = registry.watch(&"theirs".parse().unwrap());
+    let running = tokio::task::spawn_blocking(move || ran(&mut client));
+    let set = set_where(&mut sets, "we see theirs", |set| set.len() == 1).await;
+    assert_eq!(set.endpoints()[0].address().as_str(), "127.0.0.1:8123");
+    assert!(set.endpoints()[0].takes_calls());
+    let output = running.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("saw 127.0.0.1:9001 UP"),
+        "it sees ours: {said}"
+    );
+    assert!(
+        server.asked(&format!("PUT /apps/THEIRS/{id}")) >= 1,
+        "it renewed"
+    );
+    set_where(&mut sets, "it left", EndpointSet::is_empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_for_node_registers_renews_and_reads() {
+    if !found("eureka-js-client") {
+        return;
+    }
+    let server = EurekaServer::start().await;
+    let script = r"
+        const { Eureka } = require('eureka-js-client');
+        const client = new Eureka({
+          instance: { app: 'theirs', instanceId: 'js-1', hostName: 'localhost', ipAddr: '127.0.0.1',
+            port: { '$': 8123, '@enabled': true }, vipAddress: 'theirs',
+            dataCenterInfo: { '@class': 'com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo', name: 'MyOwn' } },
+          eureka: { host: '127.0.0.1', port: +process.env.EUREKA_PORT, servicePath: '/eureka/apps/',
+            heartbeatInterval: 200, registryFetchInterval: 200 },
+        });
+        client.logger.level('error');
+        client.start(error => {
+          if (error) { console.error(error); process.exit(1); }
+          const [it] = client.getInstancesByAppId('users');
+          console.log(`saw ${it.ipAddr}:${it.port.$} ${it.status}`);
+          setTimeout(() => client.stop(() => process.exit(0)), 1500);
+        });";
+    let mut node = Command::new("node");
+    node.args(["-e", script])
+        .env("EUREKA_PORT", server.address.port().to_string())
+        .env(
+            "NODE_PATH",
+            servers_dir().join("eureka-js-client/node_modules"),
+        );
+    proves(&server, "js-1", node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_for_python_registers_renews_and_reads() {
+    if !found("py-eureka-client") {
+        return;
+    }
+    let server = EurekaServer::start().await;
+    let script = r#"
+import os, time
+import py_eureka_client.eureka_client as eureka
+client = eureka.init(eureka_server=os.environ["EUREKA_URL"], app_name="theirs", instance_id="py-1",
+                     instance_ip="127.0.0.1", instance_host="localhost", instance_port=8123,
+                     renewal_interval_in_secs=1, duration_in_secs=3)
+it = client.applications.get_application("users").up_instances[0]
+print(f"saw {it.ipAddr}:{it.port.port} {it.status}")
+time.sleep(2.5)
+eureka.stop()
+"#;
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", script])
+        .env("EUREKA_URL", server.url())
+        .env("PYTHONPATH", servers_dir().join("py-eureka-client"));
+    proves(&server, "py-1", python).await;
+}
