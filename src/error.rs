@@ -374,6 +374,10 @@ pub struct Counts {
     pub starting: usize,
     /// Endpoints that are up but have weight 0.
     pub weightless: usize,
+    /// Endpoints that are ejected because calls to them fail.
+    pub ejected: usize,
+    /// Endpoints that fail their health check.
+    pub failing: usize,
     /// Endpoints that may be picked.
     pub eligible: usize,
 }
@@ -387,6 +391,8 @@ impl fmt::Display for Counts {
             (self.down, "down"),
             (self.starting, "starting"),
             (self.weightless, "of weight 0"),
+            (self.ejected, "ejected"),
+            (self.failing, "failing their check"),
         ] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;

@@ -1,6 +1,6 @@
 //! What those who watch a balancer are told.
 
-use crate::endpoint::EndpointSet;
+use crate::endpoint::{EndpointId, EndpointSet};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -57,6 +57,58 @@ impl Discovery {
             Self::Stale { error, .. } => Some(error),
         }
     }
+}
+
+/// What happened to an endpoint, or to the spread of the calls: what
+/// [`Balancer::events`](crate::Balancer::events) tells.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It gets no calls, because those that it got failed.
+    Ejected {
+        /// Which one.
+        endpoint: EndpointId,
+        /// When it gets a trial call.
+        until: Timestamp,
+        /// Why.
+        cause: String,
+    },
+    /// It gets one call, which decides.
+    OnTrial {
+        /// Which one.
+        endpoint: EndpointId,
+    },
+    /// It is ejected no longer.
+    Admitted {
+        /// Which one.
+        endpoint: EndpointId,
+    },
+    /// It gets no calls, because it fails its health check.
+    CheckFailed {
+        /// Which one.
+        endpoint: EndpointId,
+    },
+    /// It passes its health check again.
+    CheckPassed {
+        /// Which one.
+        endpoint: EndpointId,
+    },
+    /// So much of a level is ill that its health is not believed: all of its
+    /// endpoints are used.
+    PanicEntered {
+        /// The level.
+        priority: u32,
+    },
+    /// A level's health is believed again.
+    PanicLeft {
+        /// The level.
+        priority: u32,
+    },
+    /// The spread of calls over levels became another.
+    Loads {
+        /// Each priority's share of all calls, of 1.
+        loads: Vec<(u32, f64)>,
+    },
 }
 
 /// What a balancer knows at one moment: what

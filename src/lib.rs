@@ -73,6 +73,10 @@ pub mod hash;
 
 pub mod registry;
 
+pub mod health;
+
+pub mod topology;
+
 pub mod view;
 
 pub mod strategy;

@@ -52,9 +52,10 @@ fn manual() -> (Balancer, Updater) {
     Balancer::builder("users").manual().expect("it is a name")
 }
 
-/// Lets the driver take in what was sent.
+/// Lets the driver take in what was sent, and rest from it: at most 100 ms of
+/// a time that passes at once.
 async fn settle() {
-    sleep(Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(101)).await;
 }
 
 fn set(numbers: impl IntoIterator<Item = usize>) -> EndpointSet {

@@ -4,19 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
+use super::alarm::Alarm;
 use super::core::{self, Core};
 use super::driver::{self, Driver};
+use super::monitor::Monitor;
 use super::state::State;
 use super::{Balancer, Updater};
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
+use crate::health::check::{HealthCheck, Watched};
+use crate::health::outlier::OutlierEjection;
+use crate::health::slow_start::SlowStart;
 use crate::registry::{Discover, Guard, RemovalGuard};
 use crate::strategy::{P2c, Strategy};
 use crate::sync::Published;
 use crate::time::Clock;
+use crate::topology::Topology;
 
 /// Sets up a [`Balancer`].
 ///
@@ -24,6 +30,9 @@ use crate::time::Clock;
 /// | --- | --- | --- |
 /// | [`strategy`](Self::strategy) | [`P2c`] | right without knowing anything about the service |
 /// | [`latency`](Self::latency) | recorded | two clock reads (about 50 ns) against a call of many µs |
+/// | [`outlier_ejection`](Self::outlier_ejection) | 5 calls in a row without an answer | no answer is never the caller's own doing |
+/// | [`health_check`](Self::health_check), [`slow_start`](Self::slow_start) | none | they cost, and need to know the service |
+/// | [`topology`](Self::topology) | priorities; no zones until the client's is given | right without knowing anything |
 /// | [`first_answer`](Self::first_answer) | 5 s | a healthy registry answers in milliseconds; one that does not must not keep the application from starting |
 /// | [`removal_guard`](Self::removal_guard) | below half, 5 min | a registry that forgot must not empty the client; see [`RemovalGuard`] |
 #[derive(Clone, Debug)]
@@ -35,7 +44,14 @@ pub struct BalancerBuilder {
     latency: bool,
     first_answer: Duration,
     removal_guard: Option<RemovalGuard>,
+    ejection: Option<OutlierEjection>,
+    check: Option<HealthCheck>,
+    slow_start: Option<SlowStart>,
+    topology: Topology,
 }
+
+/// How many events wait for a slow reader.
+const EVENTS: usize = 1_024;
 
 impl BalancerBuilder {
     pub(super) fn new(service: String) -> Self {
@@ -46,6 +62,10 @@ impl BalancerBuilder {
             latency: true,
             first_answer: Duration::from_secs(5),
             removal_guard: Some(RemovalGuard::default()),
+            ejection: Some(OutlierEjection::connections()),
+            check: None,
+            slow_start: None,
+            topology: Topology::new(),
         }
     }
 
@@ -81,6 +101,36 @@ impl BalancerBuilder {
     /// [fed by hand](Self::manual), are never doubted.
     pub fn removal_guard(mut self, guard: impl Into<Option<RemovalGuard>>) -> Self {
         self.removal_guard = guard.into();
+        self
+    }
+
+    /// When endpoints are ejected because calls to them fail.
+    pub fn outlier_ejection(mut self, ejection: OutlierEjection) -> Self {
+        self.ejection = Some(ejection);
+        self
+    }
+
+    /// Never ejects an endpoint, whatever its calls come to.
+    pub fn no_outlier_ejection(mut self) -> Self {
+        self.ejection = None;
+        self
+    }
+
+    /// Probes the endpoints; those that fail get no calls.
+    pub fn health_check(mut self, check: HealthCheck) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    /// Lets the weight of endpoints grow that are new or back.
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.slow_start = Some(slow_start);
+        self
+    }
+
+    /// How calls are spread over priorities, zones and subsets.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
         self
     }
 
@@ -134,9 +184,23 @@ impl BalancerBuilder {
     /// [`Error::is_invalid`] when the service's name is none.
     pub fn manual(self) -> Result<(Balancer, Updater), Error> {
         let service = ServiceName::new(&self.service)?;
+        self.topology.validate()?;
+        if let Some(ejection) = &self.ejection {
+            ejection.validate()?;
+        }
+        if let Some(slow_start) = &self.slow_start {
+            slow_start.validate()?;
+        }
+        let listens = self.ejection.is_some() || self.check.is_some() || self.slow_start.is_some();
+        let alarm = listens.then(|| Arc::new(Alarm::new(self.ejection.clone())));
+        let checks = self.check.zip(alarm.clone()).map(|(check, alarm)| {
+            let wake = move || alarm.ring();
+            Watched::new(check, Arc::new(wake))
+        });
+        let checks = checks.transpose()?;
         let stopwatch = self.latency.then(|| self.clock.clone());
         let place = core::take_place();
-        let state = Arc::new(State::unknown(place, stopwatch));
+        let state = Arc::new(State::unknown(place, stopwatch, alarm.clone()));
         let core = Arc::new(Core {
             service,
             published: Published::new(Arc::clone(&state)),
@@ -147,8 +211,19 @@ impl BalancerBuilder {
                 discovery: Discovery::Unknown { error: None },
             }),
             place,
+            events: broadcast::Sender::new(EVENTS),
+            alarm,
+            clock: self.clock.clone(),
         });
-        let updater = Updater::new(Arc::clone(&core), state, self.strategy, self.clock);
+        let monitor = Monitor::new(self.ejection, self.slow_start, checks, self.clock.now());
+        let updater = Updater::new(
+            Arc::clone(&core),
+            state,
+            self.strategy,
+            self.clock,
+            self.topology,
+            monitor,
+        );
         let balancer = Balancer {
             core,
             _driver: None,

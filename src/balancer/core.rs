@@ -1,18 +1,23 @@
 //! What all clones of a balancer, its updater and its threads share.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
+use super::alarm::Alarm;
 use super::state::State;
 use crate::endpoint::ServiceName;
-use crate::event::Snapshot;
+use crate::event::{Event, Snapshot};
 use crate::sync::Published;
+use crate::time::Clock;
 
 pub(super) struct Core {
     pub(super) service: ServiceName,
     pub(super) published: Published<State>,
     pub(super) snapshots: watch::Sender<Snapshot>,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) alarm: Option<Arc<Alarm>>,
+    pub(super) clock: Clock,
     /// Its place among every thread's seats; free for another when it is gone.
     pub(super) place: u32,
 }

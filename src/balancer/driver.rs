@@ -45,25 +45,33 @@ pub(super) async fn run(
         guard,
         pace: Pace::default(),
     };
-    let mut leftovers = false;
+    let (mut leftovers, mut ended) = (false, false);
     let mut review = Instant::now();
     loop {
         let answer = tokio::select! {
-            answer = answers.next() => answer,
+            answer = answers.next(), if !ended => answer,
             () = sleep_until(review), if feed.is_holding() => {
                 feed.review();
                 review = Instant::now() + REVIEW;
+                continue;
+            }
+            () = feed.updater.wait(), if feed.updater.listens() => {
+                feed.updater.look();
+                leftovers = feed.updater.collect();
                 continue;
             }
             () = sleep(COLLECT), if leftovers => {
                 leftovers = feed.updater.collect();
                 continue;
             }
+            else => break,
         };
         let Some(answer) = answer else {
             let reason = "its stream of sets ended; the last set goes on serving";
             feed.updater.fail(Error::registry("registry", reason));
-            break;
+            ended = true;
+            leftovers = true;
+            continue;
         };
         let (mut set, mut error) = (None, None);
         let more = std::iter::from_fn(|| answers.next().now_or_never().flatten());
@@ -84,14 +92,6 @@ pub(super) async fn run(
             Some(pause) => sleep(pause).await,
             None => tokio::task::yield_now().await,
         }
-    }
-    loop {
-        let holding = feed.is_holding();
-        if !feed.updater.collect() && !holding {
-            break;
-        }
-        sleep(COLLECT).await;
-        feed.review();
     }
 }
 

@@ -101,6 +101,9 @@ fn end_with_more(state: Arc<State>, mark: Mark, outcome: Outcome) {
     {
         pick::record(stats, clock, mark, outcome);
     }
+    if state.has_trials() && !outcome.is_failure() {
+        tell(&state, mark, outcome);
+    }
     end_untimed(state, mark, outcome);
 }
 
@@ -282,6 +285,22 @@ fn timed_guard(state: Arc<State>, node: u32) -> Pick {
 #[inline]
 fn uncount(state: &State, mark: Mark, slot: Slot, outcome: Outcome) {
     state.roster.counters.end(mark.node(), slot, outcome);
+    if outcome.is_failure() {
+        tell(state, mark, outcome);
+    }
+}
+
+/// Tells of a call whose end somebody may be waiting for. Cannot unwind, for
+/// the sake of the picks: see [`count`].
+#[cold]
+#[inline(never)]
+#[expect(improper_ctypes_definitions, reason = "the ABI is for not unwinding")]
+extern "C" fn tell(state: &State, mark: Mark, outcome: Outcome) {
+    if let Some(alarm) = &state.alarm
+        && let Some(stats) = state.roster.stats.get(mark.node() as usize)
+    {
+        alarm.ended(stats, outcome);
+    }
 }
 
 /// Further handles kept at a seat: as many calls as a thread usually has in

@@ -26,10 +26,14 @@
 //! A pick that ends on another thread than it began on costs two locked
 //! instructions more.
 
+mod alarm;
 mod builder;
 mod core;
 mod driver;
+mod explain;
+mod layout;
 mod local;
+mod monitor;
 mod pick;
 mod state;
 mod updater;
@@ -39,16 +43,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 pub use builder::BalancerBuilder;
+pub use explain::{Explanation, Verdict, Why};
 pub use pick::{DetachedPick, Pick};
 pub use updater::Updater;
 
 use self::core::Core;
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
-use crate::event::{Discovery, Snapshot};
+use crate::event::{Discovery, Event, Snapshot};
 use crate::strategy::PickOptions;
 use crate::view::{Node, Roster};
 use driver::Driver;
@@ -160,6 +166,28 @@ impl Balancer {
         nodes
             .map(|(endpoint, stats)| Node::new(endpoint, stats))
             .collect()
+    }
+
+    /// Says for each endpoint whether it may be picked now, for which share of
+    /// the calls, and why. O(n), for display.
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        explain::explain(&self.core)
+    }
+
+    /// Follows what happens to endpoints and to the spread of calls. A reader
+    /// that falls behind by more than a thousand loses the oldest.
+    pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
+        let events = self.core.events.subscribe();
+        Box::pin(futures::stream::unfold(events, |mut events| async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((event, events)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        }))
     }
 
     /// How much is known of the service, and how fresh it is.

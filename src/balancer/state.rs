@@ -1,46 +1,58 @@
 //! Everything a pick reads, computed off the hot path and published in one
 //! swap.
 
-use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 
+use super::alarm::Alarm;
+use super::layout::{Fact, Layout};
 use super::pick::Mark;
-use crate::endpoint::{Endpoint, EndpointSet, Status};
+use crate::endpoint::{EndpointSet, Status};
 use crate::error::{Counts, Error};
+use crate::rng::Rng;
 use crate::stats::{EndpointStats, Ledger};
 use crate::strategy::{BoxPicker, Common, PickContext, RoundRobin, Strategy};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::Clock;
 use crate::view::{Roster, View};
 
-/// One moment of a balancer: the set, its nodes, and a picker for each level.
+/// One moment of a balancer: the set, its nodes, and a picker for each group.
 pub(super) struct State {
     pub(super) stamp: u64,
     /// The balancer's place in the threads' tables.
     pub(super) place: u32,
     pub(super) knowledge: Knowledge,
     pub(super) set: EndpointSet,
-    /// All endpoints: first those of the first level, then of the next, and
-    /// those that may not be picked at the end.
+    /// All endpoints, group by group, and those that may not be picked at the
+    /// end.
     pub(super) roster: Roster,
     /// Where in the roster each endpoint of `set` is; none when the two orders
-    /// are the same, as they are while every endpoint may be picked, on one
-    /// level.
+    /// are the same, as they are while every endpoint is in one group.
     positions: Option<Box<[u32]>>,
-    /// The level that is used first, with which the roster begins; one without
+    /// The group that is used first, with which the roster begins; one without
     /// nodes where there is none.
-    pub(super) first: Level,
-    /// How that level picks, where the choice is a common one and no total is
-    /// counted.
+    pub(super) first: Group,
+    /// How that group picks, where it gets every call, the choice is a common
+    /// one, and no total is counted.
     pub(super) in_place: Option<Common>,
-    /// Those that are used when the call has tried all of the ones before.
-    pub(super) below: Box<[Level]>,
+    /// Those that share the calls with it, and those that are used when the
+    /// call has tried all of the others.
+    pub(super) below: Box<[Group]>,
+    /// Which group gets a call, where several do.
+    draw: Option<Draw>,
+    /// Places of endpoints that get one call, which decides whether they are
+    /// back.
+    trials: Box<[u32]>,
     pub(super) counts: Counts,
+    /// What keeps endpoints from being picked, in the order of `set`; none
+    /// where all is well.
+    pub(super) facts: Option<Box<[Fact]>>,
     /// The clock that latency is taken with, where it is taken.
     pub(super) stopwatch: Option<Clock>,
-    /// Whether the end of a call is timed, or counted in a total.
+    /// Whether the end of a call is timed, counted in a total, or waited for.
     pub(super) ends_with_more: bool,
+    /// Who is told of failures, where somebody listens.
+    pub(super) alarm: Option<Arc<Alarm>>,
 }
 
 /// What is known of a service's endpoints.
@@ -50,22 +62,44 @@ pub(super) enum Knowledge {
     Known,
 }
 
-/// The endpoints of one priority, and the choice among them.
-pub(super) struct Level {
-    view: View,
+/// Endpoints of one priority, zone and part of a split, and the choice among
+/// them.
+pub(super) struct Group {
+    pub(super) view: View,
     picker: BoxPicker,
+    /// None where there is but one.
+    pub(super) rank: Option<Rank>,
 }
 
-impl Level {
-    fn new(view: View, strategy: &dyn Strategy) -> Self {
+/// What a group is.
+#[derive(Clone, Debug)]
+pub(super) struct Rank {
+    pub(super) share: f64,
+    pub(super) priority: u32,
+    pub(super) zone: Option<Arc<str>>,
+    pub(super) part: Option<usize>,
+    pub(super) panic: bool,
+}
+
+impl Rank {
+    fn is_same_place(&self, other: &Self) -> bool {
+        (self.priority, &self.zone, self.part) == (other.priority, &other.zone, other.part)
+    }
+}
+
+impl Group {
+    fn none() -> Self {
+        let view = View::none();
         Self {
-            picker: strategy.build(&view),
+            picker: RoundRobin::new().build(&view),
             view,
+            rank: None,
         }
     }
 
-    fn none() -> Self {
-        Self::new(View::none(), &RoundRobin::new())
+    /// Its choice, if that is one of the common ones and may be made in place.
+    fn in_place(&self, has_total: bool) -> Option<Common> {
+        Common::of(&*self.picker).filter(|_| !has_total)
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -79,8 +113,35 @@ impl Level {
     }
 }
 
-fn priority(view: &View) -> Option<u32> {
-    view.endpoints().first().map(|first| first.priority())
+/// Shares of the first groups, as upper bounds of a draw of 32 bits.
+struct Draw(Box<[u32]>);
+
+impl Draw {
+    /// None where the first gets all.
+    fn new(shares: &[f64]) -> Option<Self> {
+        let mut sum = 0.0;
+        let bounds = shares
+            .iter()
+            .take_while(|&&share| share > 0.0)
+            .map(|share| {
+                sum += share;
+                (sum * 2_f64.powi(32)) as u32
+            });
+        let bounds: Box<[u32]> = bounds.collect();
+        (bounds.len() > 1).then_some(Self(bounds))
+    }
+
+    /// Calls with equal keys go to the same group.
+    fn draw(&self, context: &mut PickContext<'_>) -> usize {
+        let bits = match context.hash() {
+            Some(hash) => Rng::seeded(hash).bits(),
+            None => context.rng().bits(),
+        };
+        let drawn = (bits >> 32) as u32;
+        let group = self.0.iter().position(|&bound| drawn < bound);
+        // What rounding left belongs to the last.
+        group.unwrap_or(self.0.len() - 1)
+    }
 }
 
 impl Stamped for State {
@@ -100,7 +161,7 @@ impl fmt::Debug for State {
 
 impl State {
     /// Before anything is known.
-    pub(super) fn unknown(place: u32, stopwatch: Option<Clock>) -> Self {
+    pub(super) fn unknown(place: u32, stopwatch: Option<Clock>, alarm: Option<Arc<Alarm>>) -> Self {
         Self {
             stamp: next_stamp(),
             place,
@@ -108,12 +169,16 @@ impl State {
             set: EndpointSet::empty(),
             roster: Roster::none(),
             positions: None,
-            first: Level::none(),
+            first: Group::none(),
             in_place: None,
             below: Box::from([]),
+            draw: None,
+            trials: Box::from([]),
             counts: Counts::default(),
             ends_with_more: stopwatch.is_some(),
+            facts: None,
             stopwatch,
+            alarm,
         }
     }
 
@@ -121,70 +186,128 @@ impl State {
     pub(super) fn failed(before: &Self, error: Error) -> Self {
         Self {
             knowledge: Knowledge::Failed(error),
-            ..Self::unknown(before.place, before.stopwatch.clone())
+            ..Self::unknown(before.place, before.stopwatch.clone(), before.alarm.clone())
         }
     }
 
-    /// The state of `set`, whose roster comes in the set's order.
+    /// The state of a draft, whose roster comes in the set's order.
     pub(super) fn known(before: &Self, draft: Draft, strategy: &dyn Strategy) -> Self {
         let Draft {
             set,
             roster,
             counts,
-            one_level,
+            ..
         } = draft;
         // A pick can name this many: more than any service has, and 20 GB of
         // endpoints. What is beyond is known but not picked.
         let pickable = counts.eligible.min(Mark::NODES);
-        let (roster, positions) = if one_level {
-            (roster, None)
-        } else {
-            by_level(&roster)
-        };
-        let levels = levels(&roster, pickable, one_level);
-        let mut levels = levels.into_iter().map(|view| before.next(view, strategy));
-        let first = levels.next().unwrap_or_else(Level::none);
-        let below = levels.collect();
+        let all = View::new(roster.clone(), 0..pickable);
+        let first = before.heir(all, None, strategy);
         let has_total = roster.counters.has_total();
         Self {
-            stamp: next_stamp(),
-            place: before.place,
             knowledge: Knowledge::Known,
             set,
             roster,
-            positions,
-            in_place: if has_total {
-                None
-            } else {
-                Common::of(&*first.picker)
-            },
+            in_place: first.in_place(has_total),
             first,
-            below,
             counts,
             ends_with_more: before.stopwatch.is_some() || has_total,
-            stopwatch: before.stopwatch.clone(),
+            ..Self::unknown(before.place, before.stopwatch.clone(), before.alarm.clone())
         }
     }
 
-    /// The level of that view, which follows the one of the same priority in this state.
-    fn next(&self, view: View, strategy: &dyn Strategy) -> Level {
-        let mut levels = std::iter::once(&self.first).chain(&self.below);
-        let priority = priority(&view);
-        match levels.find(|level| priority.is_some() && priority == self::priority(&level.view)) {
-            None => Level::new(view, strategy),
-            Some(before) => Level {
-                picker: strategy.rebuild(&view, &*before.picker),
-                view,
+    /// The group of that view, which follows the one of the same rank in this
+    /// state.
+    fn heir(&self, view: View, rank: Option<Rank>, strategy: &dyn Strategy) -> Group {
+        let mut groups = std::iter::once(&self.first).chain(&self.below);
+        let before = groups.find(|group| match (&group.rank, &rank) {
+            (Some(before), Some(now)) => before.is_same_place(now),
+            (None, None) => !group.view.is_empty(),
+            _ => false,
+        });
+        let picker = match before {
+            None => strategy.build(&view),
+            Some(before) => strategy.rebuild(&view, &*before.picker),
+        };
+        Group { view, picker, rank }
+    }
+
+    /// The state of a draft whose endpoints are in groups.
+    pub(super) fn grouped(
+        before: &Self,
+        draft: Draft,
+        facts: Option<Box<[Fact]>>,
+        layout: Layout,
+        strategy: &dyn Strategy,
+    ) -> Self {
+        let Layout {
+            order,
+            positions,
+            weights,
+            ranks,
+            trials,
+            counts,
+        } = layout;
+        let mut roster = draft.roster.reordered(&order);
+        roster.weights = weights;
+        let mut start = 0;
+        let groups: Vec<Group> = ranks
+            .into_iter()
+            .map(|(rank, len)| {
+                let view = View::new(roster.clone(), start..start + len);
+                start += len;
+                before.heir(view, Some(rank), strategy)
+            })
+            .collect();
+        let shares = groups
+            .iter()
+            .filter_map(|group| Some(group.rank.as_ref()?.share));
+        let draw = Draw::new(&shares.collect::<Vec<_>>());
+        let has_total = roster.counters.has_total();
+        let mut groups = groups.into_iter();
+        let first = groups.next().unwrap_or_else(Group::none);
+        Self {
+            knowledge: Knowledge::Known,
+            set: draft.set,
+            positions: Some(positions),
+            // Not without a look at the draw and the trials.
+            in_place: if draw.is_none() && trials.is_empty() {
+                first.in_place(has_total)
+            } else {
+                None
             },
+            ends_with_more: before.stopwatch.is_some() || has_total || !trials.is_empty(),
+            first,
+            below: groups.collect(),
+            draw,
+            trials,
+            counts,
+            facts,
+            roster,
+            ..Self::unknown(before.place, before.stopwatch.clone(), before.alarm.clone())
         }
+    }
+
+    /// Whether calls may be trials.
+    #[inline]
+    pub(super) fn has_trials(&self) -> bool {
+        !self.trials.is_empty()
+    }
+
+    /// All groups, in the order in which a call falls back on them.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.first).chain(&self.below)
+    }
+
+    /// Where in the roster the endpoint at that position of the set is.
+    pub(super) fn place_of(&self, position: usize) -> usize {
+        let positions = self.positions.as_ref();
+        positions.map_or(position, |positions| positions[position] as usize)
     }
 
     /// The stats of the endpoint at that position of the set.
     pub(super) fn stats_of(&self, position: usize) -> &EndpointStats {
-        match &self.positions {
-            None => &self.roster.stats[position],
-            Some(positions) => &self.roster.stats[positions[position] as usize],
-        }
+        &self.roster.stats[self.place_of(position)]
     }
 
     /// The roster, if it is in the order of the set because all endpoints may
@@ -195,11 +318,37 @@ impl State {
     }
 
     /// The position, in the roster, of the endpoint that gets the call: from the
-    /// first level that has one left.
+    /// group that is drawn, or the first that has one left.
     #[inline]
     pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
-        let first = self.first.pick(context);
-        first.or_else(|| self.below.iter().find_map(|level| level.pick(context)))
+        if self.has_trials()
+            && let Some(node) = self.claim_trial(context)
+        {
+            return Some(node);
+        }
+        let drawn = self.draw.as_ref().map_or(0, |draw| draw.draw(context));
+        let group = match drawn.checked_sub(1) {
+            None => Some(&self.first),
+            Some(below) => self.below.get(below),
+        };
+        let picked = group.and_then(|group| group.pick(context));
+        picked.or_else(|| self.pick_elsewhere(context))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pick_elsewhere(&self, context: &mut PickContext<'_>) -> Option<u32> {
+        self.groups().find_map(|group| group.pick(context))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn claim_trial(&self, context: &PickContext<'_>) -> Option<u32> {
+        let claim = |&node: &u32| {
+            let stats = &self.roster.stats[node as usize];
+            !context.tried().contains(stats.key()) && stats.accrual().claim_trial()
+        };
+        self.trials.iter().copied().find(claim)
     }
 
     /// Why there is no pick.
@@ -220,11 +369,11 @@ impl State {
 /// What a state is made from: a set, what is known of its endpoints in the
 /// set's order, and what they have in common.
 pub(super) struct Draft {
-    set: EndpointSet,
-    roster: Roster,
-    counts: Counts,
+    pub(super) set: EndpointSet,
+    pub(super) roster: Roster,
+    pub(super) counts: Counts,
     /// Whether all may be picked, and are of one priority.
-    one_level: bool,
+    pub(super) one_level: bool,
 }
 
 impl Draft {
@@ -287,34 +436,4 @@ impl Draft {
             one_level,
         }
     }
-}
-
-/// Orders a roster by level, those that may not be picked last, and tells where
-/// each one went.
-fn by_level(roster: &Roster) -> (Roster, Option<Box<[u32]>>) {
-    let level = |endpoint: &Endpoint| (Reverse(endpoint.takes_calls()), endpoint.priority());
-    let mut order: Vec<u32> = (0..roster.endpoints.len() as u32).collect();
-    order.sort_by_key(|&at| level(&roster.endpoints[at as usize]));
-    let mut positions = vec![0; order.len()];
-    for (to, &from) in (0..).zip(&order) {
-        positions[from as usize] = to;
-    }
-    (roster.reordered(&order), Some(positions.into()))
-}
-
-/// A view of each level among the first `pickable` endpoints.
-fn levels(roster: &Roster, pickable: usize, one_level: bool) -> Vec<View> {
-    let mut views = Vec::new();
-    let mut start = 0;
-    while start < pickable {
-        let rest = &roster.endpoints[start..pickable];
-        let len = if one_level {
-            rest.len()
-        } else {
-            rest.partition_point(|endpoint| endpoint.priority() == rest[0].priority())
-        };
-        views.push(View::new(roster.clone(), start..start + len));
-        start += len;
-    }
-    views
 }

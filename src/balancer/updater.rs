@@ -1,18 +1,21 @@
 //! From sets to states: what turns a registry's answers into what picks read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::layout::{Fact, lay_out};
+use super::monitor::Monitor;
 use super::state::{Draft, Knowledge, State};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, merge};
 use crate::error::Error;
-use crate::event::{Discovery, Snapshot};
+use crate::event::{Discovery, Event, Snapshot};
 use crate::stats::{EndpointStats, Ledger, Totals};
 use crate::strategy::Strategy;
 use crate::time::{Clock, Timestamp};
+use crate::topology::Topology;
 
 /// Feeds a balancer by hand: the half that a background driver owns otherwise.
 ///
@@ -27,10 +30,14 @@ pub struct Updater {
     clock: Clock,
     discovery: Discovery,
     ledger: Ledger,
-    /// The set of `state` as it was told last: what a source skipped may
-    /// change while the endpoints do not.
-    set: EndpointSet,
+    topology: Topology,
+    monitor: Monitor,
+    /// The set as it was told last: checks keep some that it has no more, and
+    /// what a source skipped may change while the endpoints do not.
+    told: EndpointSet,
     unconfirmed: usize,
+    /// What the monitor told last; none where all is well.
+    facts: Option<Box<[Fact]>>,
     absent: HashMap<EndpointId, Absent>,
     absent_swept: Timestamp,
     retired: Vec<Arc<State>>,
@@ -63,6 +70,8 @@ impl Updater {
         state: Arc<State>,
         strategy: Arc<dyn Strategy>,
         clock: Clock,
+        topology: Topology,
+        monitor: Monitor,
     ) -> Self {
         let ledger = if strategy.reads_total() {
             Ledger::with_total()
@@ -75,8 +84,11 @@ impl Updater {
             strategy,
             discovery: Discovery::Unknown { error: None },
             ledger,
-            set: EndpointSet::empty(),
+            topology,
+            monitor,
+            told: EndpointSet::empty(),
             unconfirmed: 0,
+            facts: None,
             absent: HashMap::new(),
             absent_swept: clock.now(),
             retired: Vec::new(),
@@ -95,24 +107,119 @@ impl Updater {
     /// held against the registry's word.
     pub(super) fn apply_doubted(&mut self, set: EndpointSet, unconfirmed: usize) {
         let now = self.clock.now();
-        let same = matches!(self.state.knowledge, Knowledge::Known) && self.state.set == set;
         let skipped = |set: &EndpointSet| set.skipped().map_or(0, |skipped| skipped.count);
         let news = !self.discovery.is_fresh()
             || self.unconfirmed != unconfirmed
-            || skipped(&self.set) != skipped(&set);
+            || skipped(&self.told) != skipped(&set);
         self.discovery = Discovery::Fresh;
         self.unconfirmed = unconfirmed;
-        self.set = set.clone();
+        self.told = set.clone();
+        let set = self.monitor.keep_passing(&self.state.set, set);
+        let same = matches!(self.state.knowledge, Knowledge::Known) && self.state.set == set;
         if same {
             if news {
                 self.tell();
             }
             return;
         }
+        self.monitor.follow(&set);
         let draft = self.draft(set, now);
-        let next = State::known(&self.state, draft, &*self.strategy);
-        self.publish(next);
+        let mut events = Vec::new();
+        self.facts = self
+            .monitor
+            .look_at_change(&draft.set, &draft.roster.stats, now, &mut events);
+        self.install(draft, events);
         self.sweep_absent(now);
+    }
+
+    /// Takes in what calls and probes have told since: ejects, lets back, moves
+    /// shares. A driver does so when there is something to take in, and at
+    /// [`next_look`](Self::next_look); who drives by hand does it from time to
+    /// time.
+    pub fn look(&mut self) {
+        if !matches!(self.state.knowledge, Knowledge::Known) {
+            return;
+        }
+        if self.monitor.has_checks() {
+            // An absent endpoint that no longer passes leaves.
+            self.apply_again();
+        }
+        let now = self.clock.now();
+        let state = Arc::clone(&self.state);
+        let stats: Vec<EndpointStats> = (0..state.set.len())
+            .map(|position| state.stats_of(position).clone())
+            .collect();
+        let mut events = Vec::new();
+        let facts = self.monitor.look(&state.set, &stats, now, &mut events);
+        if facts == self.facts {
+            self.announce(events);
+            return;
+        }
+        self.facts = facts;
+        let draft = Draft::new(state.set.clone(), stats, &mut self.ledger);
+        self.install(draft, events);
+    }
+
+    /// When [`look`](Self::look) has something to do though no call and no probe
+    /// asks for it: an ejection ends, a ramp goes on.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Timestamp> {
+        self.monitor.next_look()
+    }
+
+    /// Whether there is ever something to look at.
+    pub(super) fn listens(&self) -> bool {
+        self.core.alarm.is_some()
+    }
+
+    /// Waits until there is something to look at.
+    pub(super) async fn wait(&self) {
+        let Some(alarm) = &self.core.alarm else {
+            return std::future::pending().await;
+        };
+        match self.next_look() {
+            None => alarm.rung().await,
+            Some(next) => {
+                // No sooner than in a millisecond, so that a clock which stands
+                // still does not make it spin.
+                let patience = next.since(self.clock.now()).max(Duration::from_millis(1));
+                drop(tokio::time::timeout(patience, alarm.rung()).await);
+            }
+        }
+    }
+
+    fn apply_again(&mut self) {
+        let told = self.told.clone();
+        let kept = self.monitor.keep_passing(&self.state.set, told.clone());
+        if kept != self.state.set {
+            let discovery = self.discovery.clone();
+            self.apply_doubted(told, self.unconfirmed);
+            self.discovery = discovery;
+        }
+    }
+
+    /// Makes the state of a draft the one that picks are made from.
+    fn install(&mut self, draft: Draft, mut events: Vec<Event>) {
+        let (before, strategy) = (&self.state, &*self.strategy);
+        let plain = self.facts.is_none() && draft.one_level && self.topology.is_plain();
+        let next = if plain {
+            State::known(before, draft, strategy)
+        } else {
+            let all_well = || vec![Fact::WELL; draft.set.len()].into();
+            let mut facts = self.facts.clone().unwrap_or_else(all_well);
+            let layout = lay_out(&draft, &self.topology, &mut facts);
+            State::grouped(before, draft, Some(facts), layout, strategy)
+        };
+        events.extend(differences(before, &next));
+        self.publish(next);
+        self.announce(events);
+    }
+
+    fn announce(&self, events: Vec<Event>) {
+        for event in events {
+            // Nobody listens, at worst.
+            drop(self.core.events.send(event));
+        }
     }
 
     /// Tells that the registry fails. The last set goes on serving; where there
@@ -214,11 +321,18 @@ impl Updater {
 
     fn tell(&self) {
         self.core.snapshots.send_replace(Snapshot {
-            set: self.set.clone(),
+            set: self.published_set(),
             eligible: self.state.counts.eligible,
             unconfirmed: self.unconfirmed,
             discovery: self.discovery.clone(),
         });
+    }
+
+    /// The set of the state, and what its source left out, which may change
+    /// while the endpoints do not.
+    fn published_set(&self) -> EndpointSet {
+        let skipped = self.told.skipped().cloned();
+        self.state.set.clone().with_skipped(skipped)
     }
 
     fn sweep_absent(&mut self, now: Timestamp) {
@@ -238,6 +352,52 @@ impl fmt::Debug for Updater {
             .field("discovery", &self.discovery)
             .finish_non_exhaustive()
     }
+}
+
+/// What changed in the spread of calls over levels.
+fn differences(before: &State, after: &State) -> Vec<Event> {
+    let mut events = Vec::new();
+    let (old, new) = (levels(before), levels(after));
+    let in_panic = |levels: &BTreeMap<u32, Load>, priority: u32| {
+        levels.get(&priority).is_some_and(|level| level.panic)
+    };
+    let entered = new
+        .keys()
+        .filter(|&&p| in_panic(&new, p) && !in_panic(&old, p));
+    events.extend(entered.map(|&priority| Event::PanicEntered { priority }));
+    let left = old
+        .keys()
+        .filter(|&&p| in_panic(&old, p) && !in_panic(&new, p));
+    events.extend(left.map(|&priority| Event::PanicLeft { priority }));
+    let percent = |levels: &BTreeMap<u32, Load>| -> Vec<(u32, u32)> {
+        let percent = levels
+            .iter()
+            .map(|(&p, l)| (p, (l.share * 100.0).round() as u32));
+        percent.collect()
+    };
+    if new.len() > 1 && percent(&old) != percent(&new) {
+        let loads = new.iter().map(|(&priority, level)| (priority, level.share));
+        let loads = loads.collect();
+        events.push(Event::Loads { loads });
+    }
+    events
+}
+
+#[derive(Default)]
+struct Load {
+    share: f64,
+    panic: bool,
+}
+
+/// The levels of a state that has groups.
+fn levels(state: &State) -> BTreeMap<u32, Load> {
+    let mut levels: BTreeMap<u32, Load> = BTreeMap::new();
+    for rank in state.groups().filter_map(|group| group.rank.as_ref()) {
+        let level = levels.entry(rank.priority).or_default();
+        level.share += rank.share;
+        level.panic |= rank.panic;
+    }
+    levels
 }
 
 /// How many pairs, from the first on, are one and the same endpoint.

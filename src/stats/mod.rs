@@ -12,6 +12,7 @@
 //! them over from set to set, so a new weight, a changed neighbour, or a short
 //! absence forgets nothing.
 
+mod accrual;
 mod latency;
 mod ledger;
 mod outcome;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use accrual::Streaks;
+pub(crate) use accrual::{Accrual, Trial};
 pub(crate) use ledger::{Counters, FewStripes, Ledger};
 pub use outcome::Outcome;
 
@@ -38,6 +41,7 @@ struct Figures {
     key: NodeKey,
     row: Row,
     latency: Latency,
+    accrual: Accrual,
 }
 
 /// Tells endpoints of a process apart for as long as their stats live: the same
@@ -58,6 +62,7 @@ impl EndpointStats {
             key: NodeKey::next(),
             row,
             latency: Latency::default(),
+            accrual: Accrual::default(),
         }))
     }
 
@@ -91,6 +96,21 @@ impl EndpointStats {
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.0.latency.mean()
+    }
+
+    /// Failures in a row, up to now.
+    #[must_use]
+    pub fn streaks(&self) -> Streaks {
+        self.0.accrual.streaks(self.totals().succeeded)
+    }
+
+    /// Takes in that a call failed, and tells how many did in a row.
+    pub(crate) fn failed(&self, outcome: Outcome) -> Streaks {
+        self.0.accrual.failed(outcome, self.totals().succeeded)
+    }
+
+    pub(crate) fn accrual(&self) -> &Accrual {
+        &self.0.accrual
     }
 
     /// Where its counters are in their ledger.

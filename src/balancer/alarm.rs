@@ -1,0 +1,48 @@
+//! From a call that fails to the one who decides what follows.
+
+use tokio::sync::Notify;
+
+use crate::health::outlier::OutlierEjection;
+use crate::stats::{EndpointStats, Outcome, Trial};
+
+/// Told of failed calls and of trial calls; wakes the balancer's driver when
+/// there is something to decide.
+///
+/// It counts with atomics and decides nothing, so that the call which fails is
+/// not the one that waits.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    ejection: Option<OutlierEjection>,
+    wake: Notify,
+}
+
+impl Alarm {
+    pub(super) fn new(ejection: Option<OutlierEjection>) -> Self {
+        Self {
+            ejection,
+            wake: Notify::new(),
+        }
+    }
+
+    /// Takes in how a call ended.
+    pub(super) fn ended(&self, stats: &EndpointStats, outcome: Outcome) {
+        let on_trial = stats.accrual().trial() == Trial::Taken;
+        let told = on_trial && stats.accrual().end_trial(outcome);
+        let Some(ejection) = &self.ejection else {
+            return;
+        };
+        let rings = outcome.is_failure() && ejection.rings(stats.failed(outcome));
+        if told || rings {
+            self.ring();
+        }
+    }
+
+    pub(super) fn ring(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits until somebody rings, or has rung since the last wait.
+    pub(super) async fn rung(&self) {
+        self.wake.notified().await;
+    }
+}
