@@ -333,6 +333,21 @@ fn endpoints_with_one_hash_key_are_both_used() {
     }
 }
 
+/// Its name was the other's until now, also on a ring that is changed and not built.
+#[test]
+fn when_one_of_two_with_one_hash_key_leaves_the_other_has_the_name() {
+    let all = [keyed("a", "x"), keyed("b", "x"), keyed("c", "y")];
+    let all = EndpointSet::new(all).unwrap();
+    let (balancer, mut updater) = balancer(RingHash::new());
+    updater.apply(all.clone());
+    let left = all.without(&"a".parse().unwrap());
+    updater.apply(left.clone());
+    let newcomer = with(RingHash::new(), &left);
+    for hash in hashes(300) {
+        assert_eq!(owner(&balancer, hash), owner(&newcomer, hash));
+    }
+}
+
 #[test]
 fn bad_settings_are_refused() {
     for factor in [f64::NAN, f64::INFINITY, 0.99, -1.0, 1000.1] {
@@ -454,6 +469,25 @@ fn a_full_service_still_serves_what_was_not_tried() {
     let order = attempts(&balancer, 7, 9);
     assert_eq!(order.len(), 3);
     drop(held);
+}
+
+#[test]
+fn what_overflows_does_not_go_where_the_call_was() {
+    for (name, strategy) in bounded(1.0) {
+        let balancer = with(strategy, &weighted(&[1; 4]));
+        for hash in hashes(50) {
+            let first = balancer.pick_with(&PickOptions::new().hash(hash)).unwrap();
+            let mut tried = Tried::new();
+            tried.insert(first.key());
+            let was = first.id().clone();
+            drop(first);
+            let options = PickOptions::new().hash(hash).tried(&tried);
+            // The second has all it may have with the first of these.
+            let held = [(); 2].map(|()| balancer.pick_with(&options).unwrap());
+            assert_ne!(held[0].id(), held[1].id(), "{name}");
+            assert!(held.iter().all(|pick| *pick.id() != was), "{name}");
+        }
+    }
 }
 
 /// A detached call counts until it ends, and on another thread too.

@@ -64,10 +64,9 @@ macro_rules! settings {
             /// overflow as well ([Chen, Coleman and Shrivastava, 2021]). 1.25 is usual.
             ///
             /// m counts this balancer's calls to all its endpoints, also those of other levels and
-            /// those that left while calls to them go on; more than the level's own calls it is
-            /// never less than them. Threads that pick at the same moment may together go beyond
-            /// the bound by their number. While all endpoints left to a call are full, it goes
-            /// where it would without a bound.
+            /// those that left while calls to them go on. Threads that pick at the same moment may
+            /// together go beyond the bound by their number. While all endpoints left to a call
+            /// are full, it goes where it would without a bound.
             ///
             /// O(1) expected. It costs each call two more writes to a line of its own thread, for
             /// the total, and each pick whose owner is not idle the reading of all threads' totals.

@@ -30,8 +30,7 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
 
         let adds = edit.after > edit.before;
         let mut points = Vec::with_capacity(N + 4);
-        // From last to first, so that a line's successor is settled before the line is.
-        for group in places.chunk_by(|a, b| line_of(*a) == line_of(*b)).rev() {
+        for group in places.chunk_by(|a, b| line_of(*a) == line_of(*b)) {
             let line = line_of(group[0]);
             points.clear();
             points.extend((0..).map_while(|rank| ring.point(line, rank)));
