@@ -111,6 +111,9 @@ pub mod docs {
     #[doc = include_str!("../docs/hashing.md")]
     pub mod hashing {}
 
+    #[doc = include_str!("../docs/hashing-table.md")]
+    pub mod hashing_table {}
+
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 
