@@ -8,9 +8,12 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
+use waypost::strategy::RoundRobin;
 use waypost::testing::{self, Fault, Faults};
+use waypost::time::Clock;
 use waypost::{
-    Discover, Endpoint, EndpointSet, Error, InMemory, Registration, Registry, ServiceName,
+    Balancer, Discover, Endpoint, EndpointSet, Error, InMemory, Outcome, Registration, Registry,
+    ServiceName,
 };
 
 /// A registry whose reading goes through a link that can be broken.
@@ -115,4 +118,63 @@ async fn a_registry_that_takes_an_outage_for_emptiness_is_found_out() {
     let mut linked = Linked::new();
     linked.forgets = true;
     testing::chaos(linked.clone(), Breaks(linked), Duration::from_secs(20)).await;
+}
+
+/// Guards: unconfirmed endpoints serve only while calls to them succeed.
+#[tokio::test(start_paused = true)]
+async fn what_vanished_serves_while_its_calls_succeed_and_expires() {
+    let linked = Linked::new();
+    let service: ServiceName = "users".parse().unwrap();
+    let mut held = Vec::new();
+    for i in 1..=4 {
+        let endpoint = Endpoint::at(format!("10.0.0.{i}:80")).unwrap();
+        held.push(linked.register(&service, endpoint).await.unwrap());
+    }
+    let (clock, hands) = Clock::manual();
+    let builder = Balancer::builder("users")
+        .clock(clock)
+        .strategy(RoundRobin::new());
+    let users = builder.build(linked.clone()).await.unwrap();
+    linked.broken.send_replace(Some(Fault::BackEmpty));
+    let call = async |dead: &str| {
+        for _ in 0..users.current().len() {
+            let pick = users.pick().unwrap();
+            let failed = pick.address().as_str() == dead;
+            pick.finish(if failed {
+                Outcome::NotSent
+            } else {
+                Outcome::Success
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    call("none").await;
+    assert_eq!(users.snapshot().unconfirmed, 4);
+    for _ in 0..3 {
+        call("10.0.0.2:80").await;
+    }
+    let left: Vec<_> = users
+        .current()
+        .iter()
+        .map(|one| one.address().to_string())
+        .collect();
+    assert_eq!(left, ["10.0.0.1:80", "10.0.0.3:80", "10.0.0.4:80"]);
+    assert!(users.discovery().is_fresh(), "the registry does answer");
+    hands.advance(Duration::from_mins(5));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(users.pick().unwrap_err().is_empty(), "and not for ever");
+    assert_eq!(users.snapshot().unconfirmed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guard_can_be_switched_off() {
+    let linked = Linked::new();
+    let service: ServiceName = "users".parse().unwrap();
+    let endpoint = Endpoint::at("10.0.0.1:80").unwrap();
+    let _held = linked.register(&service, endpoint).await.unwrap();
+    let builder = Balancer::builder("users").removal_guard(None);
+    let users = builder.build(linked.clone()).await.unwrap();
+    linked.broken.send_replace(Some(Fault::BackEmpty));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(users.current().is_empty());
 }

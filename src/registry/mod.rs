@@ -24,6 +24,7 @@ mod announce;
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub mod consul;
+mod compose;
 #[cfg(feature = "dns")]
 mod dns;
 #[cfg(feature = "eureka")]
@@ -50,6 +51,7 @@ use futures::stream::BoxStream;
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub use consul::Consul;
+pub use compose::{Fallback, Map, Merge};
 #[cfg(feature = "dns")]
 pub use dns::{Dns, DnsBuilder, Families};
 #[cfg(feature = "eureka")]

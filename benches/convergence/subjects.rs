@@ -1,0 +1,130 @@
+//! The registries that are measured.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use waypost::registry::{Dns, File};
+use waypost::{Discover, Endpoint, InMemory, Registration, Registry as _, ServiceName};
+
+use super::Subject;
+use super::server_common::{Launch, Server};
+
+fn users() -> ServiceName {
+    "users".parse().expect("it is a name")
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    let endpoint = Endpoint::builder(format!("10.0.0.1:{port}")).id("one");
+    endpoint.build().expect("it is an endpoint")
+}
+
+pub(super) struct Memory {
+    registry: InMemory,
+    held: Option<Registration>,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self {
+            registry: InMemory::new(),
+            held: None,
+        }
+    }
+}
+
+impl Subject for Memory {
+    const NAME: &'static str = "in memory";
+    const BOUND: &'static str = "a task's wake-up";
+    const ROUNDS: u16 = 2_000;
+
+    fn source(&self) -> impl Discover {
+        self.registry.clone()
+    }
+
+    async fn change(&mut self, port: u16) {
+        let service = users();
+        let registering = self.registry.register(&service, endpoint(port));
+        // The one before is replaced by its id.
+        self.held = Some(registering.await.expect("it takes all"));
+    }
+}
+
+pub(super) struct InFile {
+    folder: TempDir,
+}
+
+impl InFile {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("there is room");
+        Self { folder }
+    }
+}
+
+impl Subject for InFile {
+    const NAME: &'static str = "file, replaced by a rename";
+    const BOUND: &'static str = "10 ms without a further change";
+    const ROUNDS: u16 = 200;
+
+    fn source(&self) -> impl Discover {
+        File::open(self.folder.path().join("users.json")).expect("its ending tells the format")
+    }
+
+    async fn change(&mut self, port: u16) {
+        let at = |name| self.folder.path().join(name);
+        let content = format!(
+            r#"{{"services": {{"users": [{{"id": "one", "address": "10.0.0.1:{port}"}}]}}}}"#
+        );
+        fs::write(at("new"), content).expect("it can be written");
+        fs::rename(at("new"), at("users.json")).expect("it can be renamed");
+    }
+}
+
+pub(super) struct InDns {
+    server: Server,
+}
+
+impl InDns {
+    pub(super) async fn start() -> Option<Self> {
+        let server = Launch::of("knot")?.start().await;
+        Some(Self { server })
+    }
+
+    fn knotc(&self, words: &[&str]) {
+        let knotc = self.server.dir().join("knotc");
+        let status = Command::new(knotc).args(words).output();
+        assert!(
+            status.expect("knotc is there").status.success(),
+            "{words:?}"
+        );
+    }
+}
+
+impl Subject for InDns {
+    const NAME: &'static str = "DNS, SRV with a TTL of 0";
+    const BOUND: &'static str = "its refresh, 1 s by default";
+    const ROUNDS: u16 = 20;
+
+    fn source(&self) -> impl Discover {
+        let at = self.server.address().parse().expect("it is an address");
+        Dns::srv("{service}.waypost.test")
+            .servers([at])
+            .refresh(Duration::from_secs(1), Duration::from_secs(1))
+            .build()
+            .expect("the settings make sense")
+    }
+
+    async fn change(&mut self, port: u16) {
+        let zone = "waypost.test";
+        let srv = format!("0 0 {port} one.waypost.test.");
+        self.knotc(&["zone-begin", zone]);
+        if port == 1_000 {
+            self.knotc(&["zone-set", zone, "one", "0", "A", "10.0.0.1"]);
+        } else {
+            self.knotc(&["zone-unset", zone, "users", "SRV"]);
+        }
+        self.knotc(&["zone-set", zone, "users", "0", "SRV", &srv]);
+        self.knotc(&["zone-commit", zone]);
+    }
+}
