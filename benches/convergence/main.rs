@@ -32,6 +32,8 @@ trait Subject {
 /// No backend takes longer; one that does is broken.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+const QUIET: Duration = Duration::from_millis(5);
+
 async fn measure<S: Subject>(mut subject: S) {
     const FIRST: u16 = 1_000;
     subject.change(FIRST).await;
@@ -40,6 +42,8 @@ async fn measure<S: Subject>(mut subject: S) {
     follow(&balancer, FIRST).await;
     let mut times = Vec::new();
     for port in FIRST + 1..=FIRST + S::ROUNDS {
+        // Each is a change after a quiet time, not part of a storm.
+        tokio::time::sleep(QUIET).await;
         subject.change(port).await;
         let begun = Instant::now();
         follow(&balancer, port).await;
