@@ -21,10 +21,10 @@
 
 #[allow(dead_code, reason = "its users are behind features of their own")]
 mod announce;
+mod compose;
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub mod consul;
-mod compose;
 #[cfg(feature = "dns")]
 mod dns;
 #[cfg(feature = "eureka")]
@@ -48,10 +48,10 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+pub use compose::{Fallback, Map, Merge};
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub use consul::Consul;
-pub use compose::{Fallback, Map, Merge};
 #[cfg(feature = "dns")]
 pub use dns::{Dns, DnsBuilder, Families};
 #[cfg(feature = "eureka")]
