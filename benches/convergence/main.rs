@@ -7,6 +7,9 @@
 //! implements [`Subject`]; those whose server is not there are left out, which
 //! is said.
 
+#[path = "../../tests/eureka_server/mod.rs"]
+mod eureka_server;
+mod many;
 #[path = "../../tests/server_common/mod.rs"]
 mod server_common;
 mod subjects;
@@ -86,4 +89,9 @@ async fn main() {
     if let Some(dns) = subjects::InDns::start().await {
         measure(dns).await;
     }
+    if let Some(consul) = subjects::InConsul::start().await {
+        measure(consul).await;
+        many::in_consul().await;
+    }
+    measure(subjects::InEureka::start().await).await;
 }

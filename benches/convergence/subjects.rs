@@ -5,10 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use waypost::registry::{Dns, File};
+use waypost::registry::{Consul, Dns, Eureka, File};
 use waypost::{Discover, Endpoint, InMemory, Registration, Registry as _, ServiceName};
 
 use super::Subject;
+use super::eureka_server::EurekaServer;
 use super::server_common::{Launch, Server};
 
 fn users() -> ServiceName {
@@ -126,5 +127,83 @@ impl Subject for InDns {
         }
         self.knotc(&["zone-set", zone, "users", "0", "SRV", &srv]);
         self.knotc(&["zone-commit", zone]);
+    }
+}
+
+pub(super) struct InConsul {
+    _server: Server,
+    writer: Consul,
+    reader: Consul,
+    held: Option<Registration>,
+}
+
+impl InConsul {
+    pub(super) async fn start() -> Option<Self> {
+        let server = Launch::of("consul")?.start().await;
+        let build = || Consul::builder(format!("http://{}", server.address())).build();
+        Some(Self {
+            writer: build().expect("the settings are right"),
+            reader: build().expect("the settings are right"),
+            _server: server,
+            held: None,
+        })
+    }
+}
+
+impl Subject for InConsul {
+    const NAME: &'static str = "Consul";
+    const BOUND: &'static str = "a blocking query";
+    const ROUNDS: u16 = 200;
+
+    fn source(&self) -> impl Discover {
+        self.reader.clone()
+    }
+
+    async fn change(&mut self, port: u16) {
+        // Slower than the ten a second that a watch follows without waiting.
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        let service = users();
+        let registering = self.writer.register(&service, endpoint(port));
+        self.held = Some(registering.await.expect("the agent takes it"));
+    }
+}
+
+pub(super) struct InEureka {
+    _server: EurekaServer,
+    writer: Eureka,
+    reader: Eureka,
+    held: Option<Registration>,
+}
+
+impl InEureka {
+    pub(super) async fn start() -> Self {
+        let server = EurekaServer::start().await;
+        let build = || {
+            Eureka::builder(server.url())
+                .fetch_interval(Duration::from_millis(200))
+                .build()
+        };
+        Self {
+            writer: build().expect("the settings are right"),
+            reader: build().expect("the settings are right"),
+            _server: server,
+            held: None,
+        }
+    }
+}
+
+impl Subject for InEureka {
+    const NAME: &'static str = "Eureka (a stand-in)";
+    const BOUND: &'static str = "the fetch interval, 200 ms here";
+    const ROUNDS: u16 = 50;
+
+    fn source(&self) -> impl Discover {
+        self.reader.clone()
+    }
+
+    async fn change(&mut self, port: u16) {
+        let service = users();
+        let registering = self.writer.register(&service, endpoint(port));
+        self.held = Some(registering.await.expect("the server takes it"));
     }
 }
