@@ -4,9 +4,12 @@
 //! `pick_latency/STRATEGY/N` is `pick()` and `finish(Success)` with latency
 //! recorded, which is two clock reads and one update of the average;
 //! `pick_busy/STRATEGY/N` is the first with one call in flight on every
-//! endpoint. `floor/*` are the machine's own costs in the same run.
+//! endpoint; `pick_everything/STRATEGY/N` is the first with two zones, two
+//! levels, an endpoint ejected and one ramping up. `floor/*` are the machine's own costs in the same run.
 
 mod common;
+#[path = "common/everything.rs"]
+mod everything;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use waypost::{Outcome, Pick};
@@ -48,6 +51,19 @@ fn pick_latency(c: &mut Criterion) {
     group.finish();
 }
 
+fn pick_everything(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pick_everything");
+    for strategy in ["round_robin", "random", "p2c"] {
+        for n in [20, 100, 1_000] {
+            let (balancer, _updater) = everything::balancer(strategy, n, false);
+            group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                b.iter(|| drop(balancer.pick()));
+            });
+        }
+    }
+    group.finish();
+}
+
 fn pick_busy(c: &mut Criterion) {
     let mut group = c.benchmark_group("pick_busy");
     for strategy in ["p2c", "least_conn"] {
@@ -62,5 +78,12 @@ fn pick_busy(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, common::floors, pick, pick_latency, pick_busy);
+criterion_group!(
+    benches,
+    common::floors,
+    pick,
+    pick_latency,
+    pick_busy,
+    pick_everything
+);
 criterion_main!(benches);

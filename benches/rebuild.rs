@@ -3,11 +3,14 @@
 //! `apply/STRATEGY/N` takes in a set in which one endpoint of N has changed its
 //! weight there and back, which keeps the others shared; `apply_weighted` is
 //! the same where weights differ, so that the strategy prepares its table;
-//! `next/N` makes such a set. `floor/arc_clone_drop_cold/N` clones and drops N
+//! `apply_everything` is the same with two zones, two levels, an endpoint
+//! ejected and one ramping up; `next/N` makes such a set. `floor/arc_clone_drop_cold/N` clones and drops N
 //! reference-counted pointers, which is what any new list of shared endpoints
 //! costs at the least.
 
 mod common;
+#[path = "common/everything.rs"]
+mod everything;
 
 use std::sync::Arc;
 
@@ -50,6 +53,24 @@ fn apply(c: &mut Criterion) {
     }
 }
 
+fn apply_everything(c: &mut Criterion) {
+    let mut group = c.benchmark_group("apply_everything");
+    for n in [100, 1_000, 10_000] {
+        let (balancer, mut updater) = everything::balancer("p2c", n, false);
+        let set = balancer.current();
+        let heavier = set.endpoints()[n / 2].as_ref().clone().with_weight(2);
+        let sets = [set.with(heavier), set];
+        let mut turn = 0;
+        group.bench_function(BenchmarkId::new("p2c", n), |b| {
+            b.iter(|| {
+                updater.apply(sets[turn].clone());
+                turn = 1 - turn;
+            });
+        });
+    }
+    group.finish();
+}
+
 fn next(c: &mut Criterion) {
     let mut group = c.benchmark_group("next");
     for n in SIZES {
@@ -73,5 +94,12 @@ fn clone_floor(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, common::floors, clone_floor, apply, next);
+criterion_group!(
+    benches,
+    common::floors,
+    clone_floor,
+    apply,
+    apply_everything,
+    next
+);
 criterion_main!(benches);

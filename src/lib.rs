@@ -37,6 +37,9 @@
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
 //! | read or write a registry, or bring your own | [`registry`] |
 //! | check your own registry or strategy | `testing` |
+//! | eject what fails, probe, and ramp up | [`health`] |
+//! | use zones, priorities, canaries, subsets | [`topology`] |
+//! | restart servers without a lost call | [`server`] |
 //! | know what it promises, and what not | [`docs`] |
 //!
 //! # Features
@@ -84,6 +87,8 @@ pub mod strategy;
 pub mod balancer;
 
 pub mod client;
+
+pub mod server;
 
 #[cfg(feature = "testing")]
 pub mod testing;

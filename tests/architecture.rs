@@ -15,7 +15,7 @@ const FLOORS: &[(&[&str], Siblings)] = &[
     (&["view", "health", "topology"], Siblings::Ignore),
     (&["strategy"], Siblings::Ignore),
     (&["balancer"], Siblings::Ignore),
-    (&["resilience", "client"], Siblings::Ignore),
+    (&["resilience", "client", "server"], Siblings::Ignore),
     (&["observe", "sim", "testing"], Siblings::Ignore),
 ];
 

@@ -56,7 +56,7 @@ pub(super) async fn run(
                 continue;
             }
             () = feed.updater.wait(), if feed.updater.listens() => {
-                feed.updater.look();
+                feed.updater.look_now();
                 leftovers = feed.updater.collect();
                 continue;
             }

@@ -49,6 +49,8 @@ pub struct Verdict {
     pub priority: u32,
     /// Its zone.
     pub zone: Option<String>,
+    /// The part of the split that it is in.
+    pub part: Option<usize>,
     /// Its weight by the registry.
     pub weight: u32,
     /// Its weight now: less while it ramps up.
@@ -162,6 +164,7 @@ fn verdict(
         status: endpoint.status(),
         priority: endpoint.priority(),
         zone: endpoint.locality().zone().map(str::to_owned),
+        part: rank.and_then(|rank| rank.part),
         weight: endpoint.weight(),
         effective_weight: f64::from(endpoint.weight()) * fact.factor,
         group_share,

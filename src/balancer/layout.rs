@@ -82,18 +82,15 @@ pub(super) fn lay_out(draft: &Draft, topology: &Topology, facts: &mut [Fact]) ->
     let positions = complete(&mut order, set.len());
     let rest = order[eligible..].iter();
     weights.extend(rest.map(|&at| set.endpoints()[at as usize].weight()));
-    let trials = order[eligible..].iter().zip(eligible as u32..);
-    let trials = trials.filter(|&(&at, _)| {
+    // In a panic, too, where it gets other calls besides.
+    let trials = order.iter().zip(0..Mark::NODES as u32).filter(|&(&at, _)| {
         let fact = &facts[at as usize];
         let endpoint = &set.endpoints()[at as usize];
         // The registry and a failed check go before a trial.
         endpoint.takes_calls() && !fact.failing && fact.standing == Standing::OnTrial
     });
     Layout {
-        trials: trials
-            .map(|(_, place)| place)
-            .filter(|&place| (place as usize) < Mark::NODES)
-            .collect(),
+        trials: trials.map(|(_, place)| place).collect(),
         counts: counts(draft, facts, &order[eligible..], eligible),
         order,
         positions,
@@ -106,7 +103,6 @@ fn rank(group: &Group) -> Rank {
     Rank {
         share: group.share,
         priority: group.priority,
-        zone: group.zone.clone(),
         part: group.part,
         panic: group.panic,
     }

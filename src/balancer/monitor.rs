@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::layout::Fact;
-use crate::endpoint::EndpointSet;
+use crate::endpoint::{Endpoint, EndpointSet};
 use crate::event::Event;
 use crate::health::check::Watched;
 use crate::health::outlier::{Change, Ejector, Observation, OutlierEjection, Standing};
@@ -65,10 +65,18 @@ impl Monitor {
         let absent = before
             .iter()
             .filter(|endpoint| set.get(endpoint.id()).is_none() && checks.passes(endpoint.id()));
-        let absent: Vec<_> = absent.map(|endpoint| endpoint.as_ref().clone()).collect();
-        absent
+        let absent: Vec<&Endpoint> = absent.map(AsRef::as_ref).collect();
+        if absent.is_empty() {
+            return set;
+        }
+        // One that is back under another id is not absent.
+        let here: HashSet<&str> = set.iter().map(|e| e.address().as_str()).collect();
+        let absent = absent
             .into_iter()
-            .fold(set, |set, endpoint| set.with(endpoint))
+            .filter(|e| !here.contains(e.address().as_str()));
+        let all = set.iter().map(AsRef::as_ref).chain(absent).cloned();
+        // The ids of the two differ.
+        set.next(all).unwrap_or_else(|_| set.clone())
     }
 
     /// Whether probes say that an endpoint which the registry no longer tells of
@@ -105,7 +113,7 @@ impl Monitor {
         self.looked = now;
         let mut changes = self.take_checks(set, stats, now, events);
         changes.extend(self.take_calls(set, stats, now));
-        self.tell(&changes, set, stats, events);
+        tell(&changes, set, stats, events);
         let facts = self.facts(set, stats, now);
         self.begun = true;
         facts
@@ -196,44 +204,6 @@ impl Monitor {
         changes
     }
 
-    /// Lets the calls and the observers know.
-    fn tell(
-        &self,
-        changes: &[Change],
-        set: &EndpointSet,
-        stats: &[EndpointStats],
-        events: &mut Vec<Event>,
-    ) {
-        if changes.is_empty() {
-            return;
-        }
-        let by_key: HashMap<NodeKey, usize> =
-            stats.iter().map(EndpointStats::key).zip(0..).collect();
-        for change in changes {
-            let Some(&at) = by_key.get(&change.key) else {
-                continue;
-            };
-            let accrual = stats[at].accrual();
-            accrual.forgive();
-            let endpoint = set.endpoints()[at].id().clone();
-            let (trial, event) = match change.to {
-                Standing::Admitted => (Trial::None, Event::Admitted { endpoint }),
-                Standing::OnTrial => (Trial::Open, Event::OnTrial { endpoint }),
-                Standing::Ejected { until, cause } => {
-                    let cause = cause.to_string();
-                    let event = Event::Ejected {
-                        endpoint,
-                        until,
-                        cause,
-                    };
-                    (Trial::None, event)
-                }
-            };
-            accrual.set_trial(trial);
-            events.push(event);
-        }
-    }
-
     fn facts(
         &mut self,
         set: &EndpointSet,
@@ -270,5 +240,40 @@ impl Monitor {
         }
         let well = facts.iter().all(|fact| *fact == Fact::WELL);
         (!well).then_some(facts)
+    }
+}
+
+/// Lets the calls and the observers know.
+fn tell(changes: &[Change], set: &EndpointSet, stats: &[EndpointStats], events: &mut Vec<Event>) {
+    if changes.is_empty() {
+        return;
+    }
+    let by_key: HashMap<NodeKey, usize> = stats.iter().map(EndpointStats::key).zip(0..).collect();
+    for change in changes {
+        let Some(&at) = by_key.get(&change.key) else {
+            continue;
+        };
+        let accrual = stats[at].accrual();
+        accrual.forgive();
+        let endpoint = set.endpoints()[at].id().clone();
+        let offered = accrual.trial() != Trial::None;
+        let (trial, event) = match change.to {
+            Standing::Admitted => (Trial::None, Event::Admitted { endpoint }),
+            Standing::OnTrial => (Trial::Open, Event::OnTrial { endpoint }),
+            Standing::Ejected { until, cause } => {
+                let cause = cause.to_string();
+                let event = Event::Ejected {
+                    endpoint,
+                    until,
+                    cause,
+                };
+                (Trial::None, event)
+            }
+        };
+        accrual.set_trial(trial);
+        // A trial call that nobody took, or that never ended, is offered again.
+        if !(offered && change.to == Standing::OnTrial) {
+            events.push(event);
+        }
     }
 }

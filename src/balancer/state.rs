@@ -76,14 +76,17 @@ pub(super) struct Group {
 pub(super) struct Rank {
     pub(super) share: f64,
     pub(super) priority: u32,
-    pub(super) zone: Option<Arc<str>>,
     pub(super) part: Option<usize>,
     pub(super) panic: bool,
 }
 
+fn first_zone(view: &View) -> Option<&str> {
+    view.endpoints().first()?.locality().zone()
+}
+
 impl Rank {
     fn is_same_place(&self, other: &Self) -> bool {
-        (self.priority, &self.zone, self.part) == (other.priority, &other.zone, other.part)
+        (self.priority, self.part) == (other.priority, other.part)
     }
 }
 
@@ -221,7 +224,9 @@ impl State {
     fn heir(&self, view: View, rank: Option<Rank>, strategy: &dyn Strategy) -> Group {
         let mut groups = std::iter::once(&self.first).chain(&self.below);
         let before = groups.find(|group| match (&group.rank, &rank) {
-            (Some(before), Some(now)) => before.is_same_place(now),
+            (Some(before), Some(now)) => {
+                before.is_same_place(now) && first_zone(&group.view) == first_zone(&view)
+            }
             (None, None) => !group.view.is_empty(),
             _ => false,
         });

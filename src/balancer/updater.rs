@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+
 use super::core::Core;
 use super::layout::{Fact, lay_out};
 use super::monitor::Monitor;
@@ -122,6 +124,10 @@ impl Updater {
             }
             return;
         }
+        self.change(set, now);
+    }
+
+    fn change(&mut self, set: EndpointSet, now: Timestamp) {
         self.monitor.follow(&set);
         let draft = self.draft(set, now);
         let mut events = Vec::new();
@@ -133,10 +139,21 @@ impl Updater {
     }
 
     /// Takes in what calls and probes have told since: ejects, lets back, moves
-    /// shares. A driver does so when there is something to take in, and at
-    /// [`next_look`](Self::next_look); who drives by hand does it from time to
-    /// time.
+    /// shares. A driver does so as soon as there is something to take in; who
+    /// drives by hand calls this from time to time. O(n) when something is due,
+    /// and a few nanoseconds when not.
     pub fn look(&mut self) {
+        let rung = || {
+            let alarm = self.core.alarm.as_ref();
+            alarm.is_some_and(|alarm| alarm.rung().now_or_never().is_some())
+        };
+        let due = |next| next <= self.clock.now();
+        if rung() || self.next_look().is_some_and(due) {
+            self.look_now();
+        }
+    }
+
+    pub(super) fn look_now(&mut self) {
         if !matches!(self.state.knowledge, Knowledge::Known) {
             return;
         }
@@ -145,18 +162,19 @@ impl Updater {
             self.apply_again();
         }
         let now = self.clock.now();
-        let state = Arc::clone(&self.state);
-        let stats: Vec<EndpointStats> = (0..state.set.len())
-            .map(|position| state.stats_of(position).clone())
+        let current = Arc::clone(&self.state);
+        let set = &current.set;
+        let stats: Vec<EndpointStats> = (0..set.len())
+            .map(|position| current.stats_of(position).clone())
             .collect();
         let mut events = Vec::new();
-        let facts = self.monitor.look(&state.set, &stats, now, &mut events);
+        let facts = self.monitor.look(set, &stats, now, &mut events);
         if facts == self.facts {
             self.announce(events);
             return;
         }
         self.facts = facts;
-        let draft = Draft::new(state.set.clone(), stats, &mut self.ledger);
+        let draft = Draft::new(set.clone(), stats, &mut self.ledger);
         self.install(draft, events);
     }
 
@@ -190,11 +208,9 @@ impl Updater {
 
     fn apply_again(&mut self) {
         let told = self.told.clone();
-        let kept = self.monitor.keep_passing(&self.state.set, told.clone());
+        let kept = self.monitor.keep_passing(&self.state.set, told);
         if kept != self.state.set {
-            let discovery = self.discovery.clone();
-            self.apply_doubted(told, self.unconfirmed);
-            self.discovery = discovery;
+            self.change(kept, self.clock.now());
         }
     }
 

@@ -135,8 +135,9 @@ impl Endpoint {
         &self.locality
     }
 
-    /// Its priority level: 0 is used first, a higher number when no endpoint
-    /// of a lower one may be picked.
+    /// Its priority level: 0 is used first, a higher number as far as what is
+    /// well of the lower ones does not suffice
+    /// ([`topology::priority`](crate::topology::priority)).
     #[must_use]
     pub fn priority(&self) -> u32 {
         self.priority

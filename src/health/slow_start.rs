@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn it_grows_by_the_formula_and_never_falls() {
         for aggression in [0.5, 1.0, 2.0] {
-            let ramp = SlowStart::new(Duration::from_secs(60)).aggression(aggression);
+            let ramp = SlowStart::new(Duration::from_mins(1)).aggression(aggression);
             let mut last = 0.0;
             for millis in (0..=61_000).step_by(100) {
                 let factor = ramp.factor(Duration::from_millis(millis));

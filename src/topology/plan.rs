@@ -189,7 +189,7 @@ impl Planning<'_> {
         let topology = self.topology;
         let wanted = topology.zone.is_some() && level.members.len() >= topology.min_hosts
             || topology.zone.is_some() && topology.force_local.is_some();
-        if level.panic || !(wanted || !topology.zone_weights.is_empty()) {
+        if level.panic || !wanted && topology.zone_weights.is_empty() {
             groups.push(level);
             return;
         }

@@ -158,7 +158,8 @@ mod tests {
     }
 
     /// The table of Envoy's documentation, "Panic threshold", with the default
-    /// of 50 %.
+    /// of 50 %; with the loads that Envoy's code computes, which in two rows are
+    /// not those of the table (50/50 for 50 and 60 %, 7/93 for 5 and 65 %).
     #[test]
     fn envoys_table_of_panic() {
         for (healthy, loads, panic) in [

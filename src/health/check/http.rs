@@ -52,12 +52,12 @@ pub(super) async fn ask(
 fn request(probe: &HttpProbe, endpoint: &Endpoint) -> String {
     let own = endpoint.authority().unwrap_or(endpoint.address().as_str());
     let host = probe.host.as_deref().unwrap_or(own);
-    let headers = probe.headers.iter();
-    let headers: String = headers
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
     let path = &probe.path;
-    format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n")
+    let mut request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+    for (name, value) in &probe.headers {
+        request.extend([name, ": ", value, "\r\n"]);
+    }
+    request + "\r\n"
 }
 
 /// Where the body begins.

@@ -90,9 +90,10 @@ impl Schedule {
         };
         if !agrees && enough {
             self.contrary = 0;
-            self.health = match passed {
-                true => Health::Passing,
-                false => Health::Failing,
+            self.health = if passed {
+                Health::Passing
+            } else {
+                Health::Failing
             };
         }
         let pace = &self.pace;

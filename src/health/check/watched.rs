@@ -17,7 +17,7 @@ pub(crate) struct Watched {
     check: HealthCheck,
     runtime: Handle,
     wake: Arc<Wake>,
-    watched: HashMap<EndpointId, One>,
+    endpoints: HashMap<EndpointId, One>,
 }
 
 struct One {
@@ -35,13 +35,13 @@ impl Watched {
             check,
             runtime,
             wake,
-            watched: HashMap::new(),
+            endpoints: HashMap::new(),
         })
     }
 
     /// Probes the endpoints of that set, and no others.
     pub(crate) fn follow(&mut self, set: &EndpointSet) {
-        let mut before = std::mem::take(&mut self.watched);
+        let mut before = std::mem::take(&mut self.endpoints);
         for endpoint in set {
             let known = before.remove(endpoint.id());
             let same = |one: &One| {
@@ -53,7 +53,7 @@ impl Watched {
                 series: Series::join(&self.check, endpoint, &self.runtime, &self.wake),
                 passes: None,
             });
-            self.watched.insert(endpoint.id().clone(), one);
+            self.endpoints.insert(endpoint.id().clone(), one);
         }
     }
 
@@ -70,14 +70,14 @@ impl Watched {
     }
 
     fn health(&self, id: &EndpointId) -> Health {
-        let one = self.watched.get(id);
+        let one = self.endpoints.get(id);
         one.map_or(Health::Unknown, |one| one.series.health())
     }
 
     /// Whether an endpoint has passed a probe since it was found ejected.
     pub(crate) fn passed_while_out(&mut self, id: &EndpointId, is_out: bool) -> bool {
         let Some(one) = self
-            .watched
+            .endpoints
             .get_mut(id)
             .filter(|_| self.check.ends_ejection)
         else {
@@ -100,7 +100,7 @@ impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched")
             .field("check", &self.check)
-            .field("endpoints", &self.watched.len())
+            .field("endpoints", &self.endpoints.len())
             .finish_non_exhaustive()
     }
 }
