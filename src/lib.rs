@@ -33,6 +33,7 @@
 //! | balance calls to one service | [`Balancer`] |
 //! | call any service by the host of its URL | [`client::Directory`] |
 //! | put it around an HTTP client | `client::http` (tower, hyper), `client::reqwest` |
+//! | retry, hedge, limit, throttle | [`resilience`] |
 //! | choose how endpoints are picked | [`strategy`] |
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
 //! | read or write a registry, or bring your own | [`registry`] |
@@ -70,6 +71,8 @@ pub mod view;
 pub mod strategy;
 
 pub mod balancer;
+
+pub mod resilience;
 
 pub mod client;
 

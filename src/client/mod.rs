@@ -27,36 +27,5 @@ pub mod reqwest;
 #[cfg(feature = "http")]
 mod call;
 
+pub use crate::resilience::Attempts;
 pub use directory::{Directory, DirectoryBuilder};
-
-/// How often a call is sent in all, counting the first time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempts(std::num::NonZeroU32);
-
-impl Attempts {
-    /// Once: nothing is sent again.
-    pub const ONCE: Self = Self(std::num::NonZeroU32::MIN);
-
-    /// `count` times in all; 0 is taken for once.
-    #[must_use]
-    pub const fn at_most(count: u32) -> Self {
-        match std::num::NonZeroU32::new(count) {
-            Some(count) => Self(count),
-            None => Self::ONCE,
-        }
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn get(self) -> u32 {
-        self.0.get()
-    }
-}
-
-impl Default for Attempts {
-    /// Three: with one endpoint in ten dead, one call in a thousand meets three
-    /// dead ones.
-    fn default() -> Self {
-        Self::at_most(3)
-    }
-}
