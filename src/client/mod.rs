@@ -8,11 +8,10 @@
 //!
 //! # Which calls are sent again
 //!
-//! A call that could not be delivered goes to another endpoint, up to the
-//! number of [attempts](Attempts) in all: always when it was provably not sent
-//! (no connection could be made), and after a connection broke off only when
-//! its method is idempotent (RFC 9110, 9.2.2). A call that was answered is never
-//! sent again, whatever the answer. A body that cannot be sent twice is not.
+//! A call that failed goes to another endpoint when that is harmless, and when
+//! there is budget for it: [`Retry`](crate::resilience::Retry) has the rules,
+//! [`resilience`](crate::resilience) what else bounds what a failure may cost.
+//! A body that cannot be sent twice is not.
 
 mod directory;
 
@@ -25,7 +24,21 @@ pub mod http;
 pub mod reqwest;
 
 #[cfg(feature = "http")]
-mod call;
+mod classify;
+#[cfg(feature = "http")]
+mod endpoints;
+#[cfg(feature = "http")]
+mod run;
+#[cfg(feature = "http")]
+mod service;
+#[cfg(feature = "http")]
+mod settings;
 
-pub use crate::resilience::Attempts;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use classify::{Answered, Classify, GrpcStatus, HttpStatus, outcome_of_error};
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use settings::{Adaptive, CallSettings};
+
 pub use directory::{Directory, DirectoryBuilder};
