@@ -48,6 +48,7 @@
 //! | `http` | a tower layer over any `Service<http::Request<B>>` |
 //! | `hyper-util` | `http`, knowing the errors of hyper-util's legacy client |
 //! | `reqwest` | a middleware for reqwest-middleware |
+//! | `tonic` | a gRPC channel of one tonic `Channel` an endpoint |
 //! | `testing` | the contract suites for registries and strategies |
 
 #![forbid(unsafe_code)]

@@ -11,6 +11,8 @@ use waypost::resilience::{Attempts, Retry};
 use waypost::{Balancer, Directory, Fixed};
 
 fn client(middleware: BalanceMiddleware) -> ClientWithMiddleware {
+    // The tests' reqwest has TLS, and will not choose a provider by itself.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let plain = reqwest::Client::builder().no_proxy().build();
     ClientBuilder::new(plain.expect("it needs nothing"))
         .with(middleware)

@@ -7,6 +7,7 @@ use std::{fmt, io};
 use http::header::{HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
+use crate::error::Error;
 use crate::resilience::Pushback;
 use crate::stats::Outcome;
 
@@ -178,7 +179,11 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
     if let Some(outcome) = hyper(error) {
         return Some(outcome);
     }
-    if let Some(error) = error.downcast_ref::<crate::Error>() {
+    #[cfg(feature = "tonic")]
+    if error.is::<tonic::ConnectError>() {
+        return Some(Outcome::NotSent);
+    }
+    if let Some(error) = error.downcast_ref::<Error>() {
         return error.is_timed_out().then_some(Outcome::TimedOut);
     }
     let error = error.downcast_ref::<io::Error>()?;

@@ -5,6 +5,7 @@
 //!   `Service<http::Request<B>>`, such as hyper-util's client.
 //! - `client::reqwest` (feature `reqwest`) is a middleware, with which
 //!   `client.get("http://users/v1/me")` goes to a picked endpoint.
+//! - `client::tonic` (feature `tonic`) is a channel for generated gRPC clients.
 //!
 //! # Which calls are sent again
 //!
@@ -22,6 +23,10 @@ pub mod http;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub mod tonic;
 
 #[cfg(feature = "http")]
 mod classify;

@@ -36,14 +36,17 @@
 //! made from a [`Directory`](crate::Directory) takes every host that is a name.
 
 mod body;
+mod pinned;
 mod replay;
 mod route;
 mod service;
 
 pub use body::Tracked;
+pub use pinned::Pinned;
 pub use replay::{
     CloneBody, Copied, Kept, Nothing, RecordBody, Recorded, Replay, ReplayBody, SendOnce,
 };
+pub(in crate::client) use route::Route;
 pub use route::{Factory, Rewrite};
 pub use service::{Balance, BalanceLayer, Balanced};
 

@@ -33,38 +33,34 @@ impl<F> fmt::Debug for Factory<F> {
     }
 }
 
-pub(super) mod sealed {
-    use super::{Arc, Endpoint, Error, Request, Service, Uri};
-    use crate::client::service::{Services, States};
+/// A way to get requests to endpoints. What it takes is private, so that only
+/// this crate can implement or use it.
+pub trait Route<B>: Clone + Send + Sync + 'static {
+    /// What is kept for each endpoint.
+    type Kept: Clone + Send + Sync + 'static;
+    /// What sends.
+    type Client;
 
-    /// A way to get requests to endpoints.
-    pub trait Sealed<B>: Clone + Send + Sync + 'static {
-        /// What is kept for each endpoint.
-        type Kept: Clone + Send + Sync + 'static;
-        type Client;
+    /// The service that a request is for; none when it passes as it is.
+    fn find(
+        services: &Services,
+        states: &States<Self::Kept>,
+        uri: &Uri,
+    ) -> Result<Option<Service<Self::Kept>>, Error>;
 
-        /// The service that a request is for; none when it passes as it is.
-        fn find(
-            services: &Services,
-            states: &States<Self::Kept>,
-            uri: &Uri,
-        ) -> Result<Option<Service<Self::Kept>>, Error>;
+    /// The client for a request that passes as it is.
+    fn passing(&self) -> Option<Self::Client>;
 
-        /// The client for a request that passes as it is.
-        fn passing(&self) -> Option<Self::Client>;
-
-        /// The client that the request, once prepared, goes to the endpoint
-        /// with.
-        fn direct(
-            &self,
-            service: &Service<Self::Kept>,
-            endpoint: &Arc<Endpoint>,
-            request: &mut Request<B>,
-        ) -> Result<Self::Client, Error>;
-    }
+    /// The client that the request, once prepared, goes to the endpoint with.
+    fn direct(
+        &self,
+        service: &Service<Self::Kept>,
+        endpoint: &Arc<Endpoint>,
+        request: &mut Request<B>,
+    ) -> Result<Self::Client, Error>;
 }
 
-impl<B, S: Clone + Send + Sync + 'static> sealed::Sealed<B> for Rewrite<S> {
+impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
     type Kept = Authority;
     type Client = S;
 
@@ -104,7 +100,7 @@ impl<B, S: Clone + Send + Sync + 'static> sealed::Sealed<B> for Rewrite<S> {
     }
 }
 
-impl<B, F, S, E> sealed::Sealed<B> for Factory<F>
+impl<B, F, S, E> Route<B> for Factory<F>
 where
     F: Fn(&Endpoint) -> Result<S, E> + Clone + Send + Sync + 'static,
     S: Clone + Send + Sync + 'static,

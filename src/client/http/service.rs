@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::replay::{CloneBody, Kept, Replay, SendOnce};
-use super::route::{Factory, Rewrite, sealed::Sealed};
+use super::route::{Factory, Rewrite, Route};
 use super::{BoxError, Tracked};
 use crate::balancer::Balancer;
 use crate::client::run::{self, SendError, Transport};
@@ -161,7 +161,7 @@ impl<Q: Clone, K, R: Clone> Clone for Balanced<Q, K, R> {
 }
 
 impl<Q, K: Clone + Send + Sync + 'static, R> Balanced<Q, K, R> {
-    fn new(route: Q, layer: BalanceLayer<R>) -> Self {
+    pub(in crate::client) fn new(route: Q, layer: BalanceLayer<R>) -> Self {
         Self {
             route,
             replay: layer.replay,
@@ -177,7 +177,7 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<Q, K, R, B, A> Service<Request<B>> for Balanced<Q, K, R>
 where
-    Q: Sealed<B, Kept = K>,
+    Q: Route<B, Kept = K>,
     Q::Client: Service<Request<B>, Response = Response<A>> + Send,
     <Q::Client as Service<Request<B>>>::Error: Into<BoxError>,
     <Q::Client as Service<Request<B>>>::Future: Send,
@@ -203,7 +203,7 @@ where
 impl<Q, K, R> Balanced<Q, K, R> {
     async fn balance<B, A>(self, request: Request<B>) -> Result<Response<Tracked<A>>, BoxError>
     where
-        Q: Sealed<B, Kept = K>,
+        Q: Route<B, Kept = K>,
         Q::Client: Service<Request<B>, Response = Response<A>> + Send,
         <Q::Client as Service<Request<B>>>::Error: Into<BoxError>,
         <Q::Client as Service<Request<B>>>::Future: Send,
@@ -262,7 +262,7 @@ impl<'a, Q, B, C: Kept<B>> Sender<'a, Q, B, C> {
 
 impl<Q, B, C, A> Transport<Q::Kept> for Sender<'_, Q, B, C>
 where
-    Q: Sealed<B>,
+    Q: Route<B>,
     Q::Client: Service<Request<B>, Response = Response<A>> + Send,
     <Q::Client as Service<Request<B>>>::Error: Into<BoxError>,
     <Q::Client as Service<Request<B>>>::Future: Send,

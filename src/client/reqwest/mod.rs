@@ -6,6 +6,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let _ = rustls::crypto::ring::default_provider().install_default();
 //! let users = Balancer::builder("users")
 //!     .build(Fixed::addresses(["127.0.0.1:9"])?)
 //!     .await?;
