@@ -34,6 +34,7 @@
 //! | call any service by the host of its URL | [`client::Directory`] |
 //! | put it around an HTTP client | `client::http` (tower, hyper), `client::reqwest` |
 //! | retry, hedge, limit, throttle | [`resilience`] |
+//! | see what goes on | [`observe`] |
 //! | choose how endpoints are picked | [`strategy`] |
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
 //! | read or write a registry, or bring your own | [`registry`] |
@@ -45,10 +46,14 @@
 //! | feature | gives |
 //! | --- | --- |
 //! | (none) | in-memory and fixed registries, every strategy, the balancer, the directory |
+//! | `axum` | a router that shows balancers as JSON and as a page |
 //! | `http` | a tower layer over any `Service<http::Request<B>>` |
 //! | `hyper-util` | `http`, knowing the errors of hyper-util's legacy client |
+//! | `metrics` | counters and histograms of calls, for the `metrics` facade |
 //! | `reqwest` | a middleware for reqwest-middleware |
+//! | `tls` | rustls configurations for endpoints: mTLS that reloads, SPIFFE IDs |
 //! | `tonic` | a gRPC channel of one tonic `Channel` an endpoint |
+//! | `tracing` | events of calls and of changes of a set |
 //! | `testing` | the contract suites for registries and strategies |
 
 #![forbid(unsafe_code)]
@@ -76,6 +81,8 @@ pub mod balancer;
 pub mod resilience;
 
 pub mod client;
+
+pub mod observe;
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -5,6 +5,8 @@
 //!   `Service<http::Request<B>>`, such as hyper-util's client.
 //! - `client::reqwest` (feature `reqwest`) is a middleware, with which
 //!   `client.get("http://users/v1/me")` goes to a picked endpoint.
+//! - `client::tls` (feature `tls`) says who endpoints have to be, by name or by
+//!   SPIFFE ID, and who we are.
 //! - `client::tonic` (feature `tonic`) is a channel for generated gRPC clients.
 //!
 //! # Which calls are sent again
@@ -23,6 +25,10 @@ pub mod http;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub mod tls;
 
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use super::service::{Permit, Retrying, Service, Services};
 use super::{Answered, Classify};
 use crate::balancer::DetachedPick;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{AddressPolicy, Endpoint};
 use crate::error::Error;
 use crate::event::CallEvent;
 use crate::resilience::{Deadline, Ended, Limits, Pushback, Retry};
@@ -299,14 +299,7 @@ where
             attempt: attempts,
         });
         let began = self.services.now();
-        let sending = self.transport.send(request, self.service, endpoint);
-        let sent = match self.deadline.attempt(began, settings.per_try) {
-            None => sending.await,
-            Some(within) => match tokio::time::timeout(within, sending).await {
-                Ok(sent) => sent,
-                Err(_) => Err(SendError::Client(T::ours(self.given_up(within)))),
-            },
-        };
+        let sent = self.transmit(request, endpoint, began).await;
         let mut ended = Ended {
             outcome: Outcome::NotSent,
             status: None,
@@ -346,6 +339,31 @@ where
             pick,
             result,
             ended,
+        }
+    }
+
+    async fn transmit(
+        &self,
+        request: T::Request,
+        endpoint: &Arc<Endpoint>,
+        began: Timestamp,
+    ) -> Result<T::Answer, SendError<T::Error>> {
+        let settings = &self.services.settings;
+        let refuses = |policy: AddressPolicy| !policy.allows(endpoint.address());
+        if settings.addresses.is_some_and(refuses) {
+            let reason = "the address policy refuses its address";
+            return Err(SendError::Unroutable(Error::unroutable(
+                &**endpoint,
+                reason,
+            )));
+        }
+        let sending = self.transport.send(request, self.service, endpoint);
+        let Some(within) = self.deadline.attempt(began, settings.per_try) else {
+            return sending.await;
+        };
+        match tokio::time::timeout(within, sending).await {
+            Ok(sent) => sent,
+            Err(_) => Err(SendError::Client(T::ours(self.given_up(within)))),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Classify, HttpStatus};
+use crate::endpoint::AddressPolicy;
 use crate::event::Observer;
 use crate::resilience::{AdaptiveLimit, Aimd, Gradient2, Hedge, Limits, Retry, Throttle};
 
@@ -33,6 +34,7 @@ pub struct CallSettings {
     pub(super) throttle: Option<Throttle>,
     pub(super) wait: Duration,
     pub(super) classify: Arc<dyn Classify>,
+    pub(super) addresses: Option<AddressPolicy>,
     pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
@@ -101,6 +103,7 @@ impl Default for CallSettings {
             throttle: None,
             wait: Duration::from_secs(5),
             classify: Arc::new(HttpStatus),
+            addresses: None,
             observer: None,
         }
     }
@@ -160,6 +163,12 @@ macro_rules! setters {
         #[must_use]
         pub fn classify(self, classify: impl crate::client::Classify) -> Self {
             self.set(|settings| settings.classify = std::sync::Arc::new(classify))
+        }
+
+        /// Which addresses calls may go to, whatever a registry says.
+        #[must_use]
+        pub fn addresses(self, policy: crate::endpoint::AddressPolicy) -> Self {
+            self.set(|settings| settings.addresses = Some(policy))
         }
 
         /// Who is told of each call.

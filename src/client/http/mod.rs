@@ -46,8 +46,7 @@ pub use pinned::Pinned;
 pub use replay::{
     CloneBody, Copied, Kept, Nothing, RecordBody, Recorded, Replay, ReplayBody, SendOnce,
 };
-pub(in crate::client) use route::Route;
-pub use route::{Factory, Rewrite};
+pub use route::{Factory, Rewrite, Route};
 pub use service::{Balance, BalanceLayer, Balanced};
 
 /// What a balanced service fails with: a [`crate::Error`] when no endpoint

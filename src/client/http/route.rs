@@ -42,6 +42,10 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
     type Client;
 
     /// The service that a request is for; none when it passes as it is.
+    ///
+    /// # Errors
+    ///
+    /// When this way leads nowhere for such a URI.
     fn find(
         services: &Services,
         states: &States<Self::Kept>,
@@ -52,6 +56,10 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
     fn passing(&self) -> Option<Self::Client>;
 
     /// The client that the request, once prepared, goes to the endpoint with.
+    ///
+    /// # Errors
+    ///
+    /// When the endpoint cannot be called in this way.
     fn direct(
         &self,
         service: &Service<Self::Kept>,
