@@ -11,7 +11,15 @@ mod common;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use waypost::{Outcome, Pick};
 
-const STRATEGIES: [&str; 4] = ["round_robin", "random", "p2c", "least_conn"];
+const STRATEGIES: [&str; 7] = [
+    "round_robin",
+    "random",
+    "p2c",
+    "least_conn",
+    "ring_hash",
+    "ring_hash_bounded",
+    "maglev",
+];
 const SIZES: [usize; 5] = [3, 10, 100, 1_000, 10_000];
 
 fn pick(c: &mut Criterion) {

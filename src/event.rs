@@ -72,6 +72,10 @@ pub struct Snapshot {
     pub set: EndpointSet,
     /// How many of its endpoints may be picked.
     pub eligible: usize,
+    /// How many of its endpoints the registry does not name any more, and which
+    /// serve on because its answer is doubted
+    /// ([`RemovalGuard`](crate::registry::RemovalGuard)).
+    pub unconfirmed: usize,
     /// How fresh the set is.
     pub discovery: Discovery,
 }

@@ -54,11 +54,17 @@
 //! | `tls` | rustls configurations for endpoints: mTLS that reloads, SPIFFE IDs |
 //! | `tonic` | a gRPC channel of one tonic `Channel` an endpoint |
 //! | `tracing` | events of calls and of changes of a set |
+//! | `quanta` | a clock that reads the processor's time stamp counter |
+//! | `file` | endpoints from a TOML, JSON or YAML file, read again when it changes |
+//! | `dns` | endpoints from A, AAAA and SRV records |
+//! | `snapshot` | the last known sets on disk, for a start while the registry is down |
 //! | `testing` | the contract suites for registries and strategies |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[allow(dead_code, reason = "its users are behind features of their own")]
+mod backoff;
 pub mod error;
 pub mod rng;
 mod sync;
@@ -91,7 +97,7 @@ pub use balancer::{Balancer, BalancerBuilder, DetachedPick, Pick, Updater};
 pub use client::Directory;
 pub use endpoint::{
     Address, Diff, Endpoint, EndpointBuilder, EndpointId, EndpointSet, Locality, ServiceName,
-    Status,
+    Skipped, Status,
 };
 pub use error::Error;
 pub use event::{Discovery, Snapshot};

@@ -11,7 +11,7 @@
 //! assert_eq!(a.below(100), b.below(100));
 //! ```
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -56,17 +56,40 @@ impl Rng {
     /// is at most `n / 2^32`, below one in 400,000 for 10,000 endpoints.
     #[inline]
     pub fn below(&mut self, n: u32) -> u32 {
-        scale(self.bits() >> 32, n)
+        Bits(self.bits()).below(n)
+    }
+
+    /// A uniform draw from no time to all of `whole`.
+    #[must_use]
+    pub fn part_of(&mut self, whole: Duration) -> Duration {
+        // 53 bits are what an f64 holds, and 1 is never reached.
+        let share = (self.bits() >> 11) as f64 / (1_u64 << 53) as f64;
+        whole.mul_f64(share)
     }
 
     /// Two different uniform draws from `0..n`, from one draw of 64 bits. `n`
     /// must be at least 2.
     #[inline]
     pub fn two_below(&mut self, n: u32) -> (u32, u32) {
+        Bits(self.bits()).two_below(n)
+    }
+}
+
+/// 64 random bits, to be made something of once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bits(pub(crate) u64);
+
+impl Bits {
+    #[inline]
+    pub(crate) fn below(self, n: u32) -> u32 {
+        scale(self.0 >> 32, n)
+    }
+
+    #[inline]
+    pub(crate) fn two_below(self, n: u32) -> (u32, u32) {
         debug_assert!(n >= 2);
-        let bits = self.bits();
-        let first = scale(bits >> 32, n);
-        let second = scale(bits & u64::from(u32::MAX), n - 1);
+        let first = scale(self.0 >> 32, n);
+        let second = scale(self.0 & u64::from(u32::MAX), n - 1);
         // Skipping over the first leaves the other n - 1 equally likely.
         (first, second + u32::from(second >= first))
     }

@@ -3,77 +3,120 @@
 //!
 //! Eligibility is decided once for a set, off the hot path: a [`View`] holds
 //! only endpoints that may be picked, so a strategy never has to ask.
+//!
+//! What is known of the endpoints lies in a few flat lists beside each other,
+//! each of which is shared from one set to the next for as long as nothing in it
+//! changes: a new weight makes one new list of weights, and touches none of the
+//! endpoints.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::endpoint::{Endpoint, Status};
-use crate::stats::EndpointStats;
+use crate::endpoint::Endpoint;
+use crate::stats::{Counters, EndpointStats, Ledger};
+
+pub use crate::stats::NodeKey;
 
 /// An endpoint and what is known of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     endpoint: Arc<Endpoint>,
     stats: EndpointStats,
-    key: NodeKey,
-    // The endpoint's, beside what a rebuild touches anyway: looking them up
-    // there would cost a cache miss for each of 10,000 nodes.
-    weight: u32,
-    priority: u32,
-    status: Status,
 }
 
-/// Tells nodes of a process apart for as long as their stats live: the same
-/// replica keeps its key from set to set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeKey(pub(crate) u64);
-
 impl Node {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, stats: EndpointStats, key: NodeKey) -> Self {
-        Self {
-            weight: endpoint.weight(),
-            priority: endpoint.priority(),
-            status: endpoint.status(),
-            endpoint,
-            stats,
-            key,
-        }
+    pub(crate) fn new(endpoint: Arc<Endpoint>, stats: EndpointStats) -> Self {
+        Self { endpoint, stats }
     }
 
     /// The endpoint.
     #[must_use]
-    #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
     /// Its live stats.
     #[must_use]
-    #[inline]
     pub fn stats(&self) -> &EndpointStats {
         &self.stats
     }
 
     /// What tells it apart from others.
     #[must_use]
-    #[inline]
     pub fn key(&self) -> NodeKey {
-        self.key
+        self.stats.key()
     }
+}
 
-    pub(crate) fn priority(&self) -> u32 {
-        self.priority
-    }
+/// A [`Node`] of a [`View`].
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRef<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    stats: &'a EndpointStats,
+    weight: u32,
+}
 
-    pub(crate) fn status(&self) -> Status {
-        self.status
-    }
-
-    /// Its weight; never 0 in a [`View`].
+impl<'a> NodeRef<'a> {
+    /// The endpoint.
     #[must_use]
-    pub fn weight(&self) -> u32 {
+    #[inline]
+    pub fn endpoint(self) -> &'a Arc<Endpoint> {
+        self.endpoint
+    }
+
+    /// Its live stats.
+    #[must_use]
+    #[inline]
+    pub fn stats(self) -> &'a EndpointStats {
+        self.stats
+    }
+
+    /// What tells it apart from others.
+    #[must_use]
+    #[inline]
+    pub fn key(self) -> NodeKey {
+        self.stats.key()
+    }
+
+    /// Its weight; never 0.
+    #[must_use]
+    #[inline]
+    pub fn weight(self) -> u32 {
         self.weight
+    }
+}
+
+/// Endpoints, and beside each its stats, counters and weight.
+#[derive(Clone)]
+pub(crate) struct Roster {
+    pub(crate) endpoints: Arc<[Arc<Endpoint>]>,
+    pub(crate) stats: Arc<[EndpointStats]>,
+    pub(crate) counters: Counters,
+    pub(crate) weights: Arc<[u32]>,
+}
+
+impl Roster {
+    pub(crate) fn none() -> Self {
+        Self {
+            endpoints: Arc::from([]),
+            stats: Arc::from([]),
+            counters: Counters::none(),
+            weights: Arc::from([]),
+        }
+    }
+
+    /// The same endpoints in another order.
+    pub(crate) fn reordered(&self, order: &[u32]) -> Self {
+        let from = |at: &u32| *at as usize;
+        let endpoints = order.iter().map(|at| Arc::clone(&self.endpoints[from(at)]));
+        let stats = order.iter().map(|at| self.stats[from(at)].clone());
+        Self {
+            endpoints: endpoints.collect(),
+            stats: stats.collect(),
+            counters: self.counters.reordered(order),
+            weights: order.iter().map(|at| self.weights[from(at)]).collect(),
+        }
     }
 }
 
@@ -81,39 +124,33 @@ impl Node {
 pub type NodeIndex = u32;
 
 /// The endpoints that may be picked, in the order of their ids. Cloning bumps
-/// a reference count.
+/// a few reference counts.
 #[derive(Clone)]
 pub struct View {
-    nodes: Arc<[Arc<Node>]>,
+    roster: Roster,
     start: u32,
     len: u32,
     uniform: bool,
 }
 
 impl View {
-    pub(crate) fn new(nodes: Arc<[Arc<Node>]>, range: Range<usize>) -> Self {
-        let uniform = nodes[range.clone()]
-            .windows(2)
-            .all(|pair| pair[0].weight() == pair[1].weight());
-        Self::of_known_weights(nodes, range, uniform)
+    pub(crate) fn none() -> Self {
+        Self::new(Roster::none(), 0..0)
     }
 
-    /// A view of nodes that have all one weight, or not, as the caller knows.
-    pub(crate) fn of_known_weights(
-        nodes: Arc<[Arc<Node>]>,
-        range: Range<usize>,
-        uniform: bool,
-    ) -> Self {
+    pub(crate) fn new(roster: Roster, range: Range<usize>) -> Self {
+        let weights = &roster.weights[range.clone()];
+        let uniform = weights.iter().all(|&weight| weight == weights[0]);
         debug_assert!(
-            nodes[range.clone()]
+            roster.endpoints[range.clone()]
                 .iter()
-                .all(|node| node.endpoint.takes_calls())
+                .all(|endpoint| endpoint.takes_calls())
         );
         Self {
             start: range.start as u32,
             len: range.len() as u32,
             uniform,
-            nodes,
+            roster,
         }
     }
 
@@ -121,24 +158,27 @@ impl View {
     /// strategy without a balancer: simulations, tests and benchmarks.
     /// Endpoints that take no calls are left out.
     pub fn standalone(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
-        let nodes: Arc<[Arc<Node>]> = endpoints
-            .into_iter()
-            .filter(Endpoint::takes_calls)
-            .zip(0..)
-            .map(|(endpoint, key)| {
-                let stats = EndpointStats::new();
-                Arc::new(Node::new(Arc::new(endpoint), stats, NodeKey(key)))
-            })
-            .collect();
-        let all = 0..nodes.len();
-        Self::new(nodes, all)
+        let endpoints = endpoints.into_iter().filter(Endpoint::takes_calls);
+        let endpoints: Arc<[Arc<Endpoint>]> = endpoints.map(Arc::new).collect();
+        let mut ledger = Ledger::default();
+        let stats: Arc<[EndpointStats]> = endpoints.iter().map(|_| ledger.open()).collect();
+        let rows = stats.iter().map(EndpointStats::row).collect();
+        let weights = endpoints.iter().map(|endpoint| endpoint.weight()).collect();
+        let all = 0..endpoints.len();
+        let roster = Roster {
+            counters: ledger.counters(rows),
+            endpoints,
+            stats,
+            weights,
+        };
+        Self::new(roster, all)
     }
 
     /// The nodes, in the order of their endpoints' ids.
     #[must_use]
-    #[inline]
-    pub fn nodes(&self) -> &[Arc<Node>] {
-        &self.nodes[self.start as usize..][..self.len as usize]
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeRef<'_>> + Clone {
+        let range = self.start as usize..(self.start + self.len) as usize;
+        range.map(|at| self.node_at(at))
     }
 
     /// The node at that position.
@@ -148,18 +188,78 @@ impl View {
     /// When the position is not below [`View::len`].
     #[must_use]
     #[inline]
-    pub fn node(&self, index: NodeIndex) -> &Arc<Node> {
+    pub fn node(&self, index: NodeIndex) -> NodeRef<'_> {
         assert!(index < self.len, "position {index} of {}", self.len);
-        &self.nodes[(self.start + index) as usize]
+        self.node_at((self.start + index) as usize)
     }
 
-    /// The calls in flight at a node; more than any node has where there is
-    /// none. Looked up without a way to panic, for pickers that compare many.
+    fn node_at(&self, at: usize) -> NodeRef<'_> {
+        NodeRef {
+            endpoint: &self.roster.endpoints[at],
+            stats: &self.roster.stats[at],
+            weight: self.roster.weights[at],
+        }
+    }
+
+    /// The calls in flight at a node, which costs less than to ask its stats
+    /// for them; more than any node has where there is none.
+    #[must_use]
     #[inline]
-    pub(crate) fn in_flight(&self, index: NodeIndex) -> u32 {
-        self.nodes
-            .get((self.start + index) as usize)
-            .map_or(u32::MAX, |node| node.stats.in_flight())
+    pub fn in_flight(&self, index: NodeIndex) -> u32 {
+        self.roster.counters.in_flight(self.start + index)
+    }
+
+    /// The calls in flight at two nodes, for less than twice the price of one.
+    #[must_use]
+    #[inline]
+    pub fn two_in_flight(&self, first: NodeIndex, second: NodeIndex) -> (u32, u32) {
+        let counters = &self.roster.counters;
+        counters.two_in_flight(self.start + first, self.start + second)
+    }
+
+    /// The calls in flight at all endpoints that the balancer knows of, and at those that left
+    /// with calls still under way: at least as many as at the nodes of this view.
+    ///
+    /// O(threads that pick) if the strategy [says that it asks](crate::strategy::Strategy::reads_total),
+    /// else the nodes' own, in O(n).
+    #[must_use]
+    pub fn total_in_flight(&self) -> u64 {
+        self.roster.counters.total_in_flight().unwrap_or_else(|| {
+            let each = (0..self.len).map(|index| u64::from(self.in_flight(index)));
+            each.sum()
+        })
+    }
+
+    /// All endpoints of this level that are known, in the order of their ids, and where in this view
+    /// each is; none for those that may not be picked now. O(n log n).
+    ///
+    /// For strategies whose choice shall not depend on who is up.
+    #[must_use]
+    pub fn members(&self) -> Vec<(&Arc<Endpoint>, Option<NodeIndex>)> {
+        let Some(priority) = self.endpoints().first().map(|first| first.priority()) else {
+            return Vec::new();
+        };
+        let own = self.start..self.start + self.len;
+        let mut members: Vec<_> = (0..)
+            .zip(&*self.roster.endpoints)
+            .filter(|(_, endpoint)| endpoint.priority() == priority)
+            .map(|(at, endpoint)| (endpoint, own.contains(&at).then(|| at - self.start)))
+            .collect();
+        members.sort_by(|a, b| a.0.id().cmp(b.0.id()));
+        members
+    }
+
+    /// The endpoints, in the order of their ids.
+    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.roster.endpoints[self.start as usize..][..self.len as usize]
+    }
+
+    /// The weight of a node, which is never 0; 0 where there is none.
+    #[must_use]
+    #[inline]
+    pub fn weight(&self, index: NodeIndex) -> u32 {
+        let weight = self.weights().get(index as usize);
+        weight.copied().unwrap_or_default()
     }
 
     /// How many nodes there are.
@@ -183,8 +283,9 @@ impl View {
 
     /// The weights, in the order of the nodes.
     #[must_use]
-    pub fn weights(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
-        self.nodes().iter().map(|node| node.weight())
+    #[inline]
+    pub fn weights(&self) -> &[u32] {
+        &self.roster.weights[self.start as usize..][..self.len as usize]
     }
 
     /// Where the view's nodes begin in the list they are part of.

@@ -8,7 +8,7 @@ use std::path::Path;
 /// The floors from top to bottom, and whether the modules of one may use each
 /// other.
 const FLOORS: &[(&[&str], Siblings)] = &[
-    (&["error", "time", "rng", "sync"], Siblings::Meet),
+    (&["error", "time", "rng", "sync", "backoff"], Siblings::Meet),
     (&["endpoint", "stats", "event"], Siblings::Meet),
     (&["hash"], Siblings::Ignore),
     (&["registry"], Siblings::Ignore),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use waypost::strategy::{LeastConn, P2c, Random, RoundRobin};
+use waypost::strategy::{
+    BlockHrw, LeastConn, Maglev, P2c, Random, Rendezvous, RingHash, RoundRobin,
+};
 use waypost::{Endpoint, EndpointSet, Fixed, InMemory, testing};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,4 +54,28 @@ fn p2c() {
 #[test]
 fn least_conn() {
     testing::strategy(LeastConn::new);
+}
+
+#[test]
+fn ring_hash() {
+    testing::strategy(RingHash::new);
+    testing::strategy(|| RingHash::new().bounded(1.25).unwrap());
+}
+
+#[test]
+fn maglev() {
+    testing::strategy(Maglev::new);
+    testing::strategy(|| Maglev::new().bounded(1.25).unwrap());
+}
+
+#[test]
+fn block_hrw() {
+    testing::strategy(BlockHrw::new);
+    testing::strategy(|| BlockHrw::new().bounded(1.25).unwrap());
+}
+
+#[test]
+fn rendezvous() {
+    testing::strategy(Rendezvous::new);
+    testing::strategy(|| Rendezvous::new().bounded(1.25).unwrap());
 }

@@ -21,7 +21,7 @@ use waypost::strategy::{
     LeastConn, P2c, PickContext, PickOptions, Random, RoundRobin, Strategy, Tried,
 };
 use waypost::time::{Clock, Hands};
-use waypost::view::{NodeIndex, View};
+use waypost::view::{Node, NodeIndex, View};
 use waypost::{Balancer, EndpointId, EndpointSet, EndpointStats, Outcome, Pick, Updater};
 
 const OUTCOMES: [Outcome; 6] = [
@@ -553,7 +553,7 @@ fn a_detached_pick_counts_as_the_pick_did() {
 fn a_detached_pick_lets_go_of_the_set() {
     for detaches in [false, true] {
         let (balancer, mut updater) = balancer(P2c::new(), &[1, 1]);
-        let neighbour = Arc::downgrade(&balancer.nodes()[1]);
+        let neighbour = Arc::downgrade(balancer.nodes()[1].endpoint());
         let held = hold(&balancer, 0);
         let (guard, detached) = if detaches {
             (None, Some(held.detach()))
@@ -902,7 +902,7 @@ proptest! {
     ) {
         let n = weights.len();
         let (balancer, _updater) = balancer(LeastConn::new(), &weights);
-        let keys: Vec<_> = balancer.nodes().iter().map(|node| node.key()).collect();
+        let keys: Vec<_> = balancer.nodes().iter().map(Node::key).collect();
         let mut held: Vec<(usize, Pick)> = Vec::new();
         for step in steps {
             match step {

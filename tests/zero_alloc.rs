@@ -10,7 +10,10 @@ use std::cell::Cell;
 use std::hint::black_box;
 
 use common::{endpoint, weighted};
-use waypost::strategy::{LeastConn, P2c, PickOptions, Random, RoundRobin, Strategy, Tried};
+use waypost::strategy::{
+    BlockHrw, LeastConn, Maglev, P2c, PickOptions, Random, Rendezvous, RingHash, RoundRobin,
+    Strategy, Tried,
+};
 use waypost::{Balancer, EndpointSet, Outcome, Pick};
 
 struct Counting;
@@ -171,4 +174,9 @@ fn a_pick_neither_allocates_nor_frees() {
     with_strategy(Random::new());
     with_strategy(P2c::new());
     with_strategy(LeastConn::new());
+    with_strategy(RingHash::new());
+    with_strategy(Maglev::new());
+    with_strategy(BlockHrw::new());
+    with_strategy(Rendezvous::new());
+    with_strategy(RingHash::new().bounded(1.0).expect("it is a bound"));
 }

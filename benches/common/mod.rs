@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use criterion::Criterion;
-use waypost::strategy::{LeastConn, P2c, Random, RoundRobin, Strategy};
+use waypost::strategy::{LeastConn, Maglev, P2c, Random, RingHash, RoundRobin, Strategy};
 use waypost::{Balancer, Endpoint, EndpointSet, Updater};
 
 pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
@@ -16,6 +16,9 @@ pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
         "random" => Arc::new(Random::new()),
         "p2c" => Arc::new(P2c::new()),
         "least_conn" => Arc::new(LeastConn::new()),
+        "ring_hash" => Arc::new(RingHash::new()),
+        "ring_hash_bounded" => Arc::new(RingHash::new().bounded(1.25).expect("it is a bound")),
+        "maglev" => Arc::new(Maglev::new()),
         other => panic!("no strategy is called {other}"),
     }
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::updater::Updater;
 use crate::endpoint::EndpointSet;
 use crate::error::Error;
+use crate::registry::Guard;
+use crate::time::Timestamp;
 
 /// Ends the task when the last clone of the balancer is dropped.
 #[derive(Debug)]
@@ -27,23 +30,39 @@ const COALESCED: usize = 64;
 /// How long a state that threads still read waits for the next look.
 const COLLECT: Duration = Duration::from_secs(1);
 
+/// How often unconfirmed endpoints are looked at: soon enough that one which is
+/// gone costs a second of failed attempts.
+const REVIEW: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(
-    mut updater: Updater,
+    updater: Updater,
     answers: BoxStream<'static, Result<EndpointSet, Error>>,
+    guard: Option<Guard>,
 ) {
     let mut answers = answers.fuse();
+    let mut feed = Feed {
+        updater,
+        guard,
+        pace: Pace::default(),
+    };
     let mut leftovers = false;
+    let mut review = Instant::now();
     loop {
         let answer = tokio::select! {
             answer = answers.next() => answer,
-            () = tokio::time::sleep(COLLECT), if leftovers => {
-                leftovers = updater.collect();
+            () = sleep_until(review), if feed.is_holding() => {
+                feed.review();
+                review = Instant::now() + REVIEW;
+                continue;
+            }
+            () = sleep(COLLECT), if leftovers => {
+                leftovers = feed.updater.collect();
                 continue;
             }
         };
         let Some(answer) = answer else {
             let reason = "its stream of sets ended; the last set goes on serving";
-            updater.fail(Error::registry("registry", reason));
+            feed.updater.fail(Error::registry("registry", reason));
             break;
         };
         let (mut set, mut error) = (None, None);
@@ -55,15 +74,121 @@ pub(super) async fn run(
             }
         }
         if let Some(set) = set {
-            updater.apply(set);
+            feed.apply(set);
         }
         if let Some(error) = error {
-            updater.fail(error);
+            feed.updater.fail(error);
         }
-        leftovers = updater.collect();
-        tokio::task::yield_now().await;
+        leftovers = feed.updater.collect();
+        match feed.pace.due(feed.updater.now()) {
+            Some(pause) => sleep(pause).await,
+            None => tokio::task::yield_now().await,
+        }
     }
-    while updater.collect() {
-        tokio::time::sleep(COLLECT).await;
+    loop {
+        let holding = feed.is_holding();
+        if !feed.updater.collect() && !holding {
+            break;
+        }
+        sleep(COLLECT).await;
+        feed.review();
+    }
+}
+
+/// From answers to applied sets.
+struct Feed {
+    updater: Updater,
+    guard: Option<Guard>,
+    pace: Pace,
+}
+
+impl Feed {
+    fn apply(&mut self, answer: EndpointSet) {
+        let begun = self.updater.now();
+        match &mut self.guard {
+            None => self.updater.apply(answer),
+            Some(guard) => {
+                let mut set = guard.take(answer, begun);
+                // The figures of now are what later ones are compared with.
+                if let Some(newer) = guard.review(begun, |id| self.updater.totals(id)) {
+                    set = newer;
+                }
+                self.updater.apply_doubted(set, guard.unconfirmed());
+            }
+        }
+        let now = self.updater.now();
+        self.pace.spent(now.since(begun), now);
+    }
+
+    fn is_holding(&self) -> bool {
+        self.guard
+            .as_ref()
+            .is_some_and(|guard| guard.unconfirmed() > 0)
+    }
+
+    fn review(&mut self) {
+        let Some(guard) = &mut self.guard else {
+            return;
+        };
+        let reviewed = guard.review(self.updater.now(), |id| self.updater.totals(id));
+        if let Some(set) = reviewed {
+            self.updater.hold(set, guard.unconfirmed());
+        }
+    }
+}
+
+/// Keeps a storm of changes from taking more than a tenth of a core: each time
+/// spent on applying a set is followed by nine times as much rest, in which
+/// further changes become one. A change after a quiet time is applied at once.
+#[derive(Debug, Default)]
+struct Pace {
+    rested: Timestamp,
+}
+
+/// A timer's tick: shorter rests add up before they are taken.
+const TICK: Duration = Duration::from_millis(1);
+/// The longest that a change may wait for the rest after the one before.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
+impl Pace {
+    fn spent(&mut self, time: Duration, now: Timestamp) {
+        let rested = self.rested.max(now).plus(time * 9);
+        self.rested = rested.min(now.plus(LONGEST_REST));
+    }
+
+    /// The rest that is due.
+    fn due(&self, now: Timestamp) -> Option<Duration> {
+        let rest = self.rested.since(now);
+        (rest >= TICK).then_some(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_takes_a_tenth_and_a_lone_change_waits_for_nothing() {
+        let mut now = Timestamp::from_nanos(0);
+        let cost = Duration::from_micros(50);
+        let (mut pace, mut spent) = (Pace::default(), Duration::ZERO);
+        assert_eq!(pace.due(now), None);
+        while now < Timestamp::from_nanos(1_000_000_000) {
+            now = now.plus(cost);
+            spent += cost;
+            pace.spent(cost, now);
+            now = now.plus(pace.due(now).unwrap_or_default());
+        }
+        assert!(spent <= Duration::from_millis(110), "{spent:?}");
+        assert!(spent >= Duration::from_millis(90), "{spent:?}");
+        assert_eq!(pace.due(now.plus(TICK)), None);
+    }
+
+    #[test]
+    fn no_change_waits_for_longer_than_the_longest_rest() {
+        let mut pace = Pace::default();
+        let now = Timestamp::from_nanos(7);
+        pace.spent(Duration::from_secs(3), now);
+        assert_eq!(pace.due(now), Some(LONGEST_REST));
     }
 }

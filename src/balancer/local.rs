@@ -13,6 +13,7 @@
 //! itself picks finds them empty and makes do.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Weak};
 
 use super::core::Core;
@@ -21,199 +22,266 @@ use super::state::State;
 use crate::error::Error;
 use crate::rng::Rng;
 use crate::stats::Outcome;
-use crate::strategy::{PickContext, PickOptions};
+use crate::strategy::{Memory, PickOptions};
 use crate::sync::{Lease, Slot};
+use crate::time::Clock;
 
 thread_local! {
-    static LOCAL: Local = Local::new();
+    /// Without a destructor, so that to reach it is to add an offset: it can
+    /// be reached at any time, and need not be asked whether it is there.
+    static LOCAL: Local = const { Local::new() };
+
+    /// What the thread gives back when it ends, and the destructor of both.
+    static KEEPER: Keeper = Keeper::new();
 }
 
 struct Local {
-    slot: Slot,
-    seats: Seats,
-    /// Gives the slot back when the thread ends.
-    _lease: Lease,
+    slot: Cell<Slot>,
+    near: ManuallyDrop<[Seat; NEAR]>,
+}
+
+struct Keeper {
+    lease: Lease,
+    far: Far,
 }
 
 /// Picks with the thread's own means; when that gives nothing, makes sure of it
 /// and tells why.
 #[inline]
 pub(super) fn pick(core: &Arc<Core>, options: &PickOptions<'_>) -> Result<Pick, Error> {
-    match LOCAL.try_with(|local| local.pick(core, options)) {
+    let picked = LOCAL.try_with(|local| local.pick_at_leisure(core, options));
+    match picked {
         Ok(Some(pick)) => Ok(pick),
         _ => pick_without_thread(core, options),
     }
 }
 
-/// Ends a call: uncounts it, and takes back the handle that it held.
+/// Picks any endpoint: what nearly every call asks for.
 #[inline]
+pub(super) fn pick_any(core: &Arc<Core>) -> Result<Pick, Error> {
+    match LOCAL.try_with(|local| local.pick(core)) {
+        Ok(Some(pick)) => Ok(pick),
+        _ => pick_without_thread(core, &PickOptions::ANY),
+    }
+}
+
+/// Ends a call: uncounts it, and takes back the handle that it held.
+///
+/// A function of its own, so that what remains with the caller is small enough
+/// to be in place, and its pick in registers.
+#[inline(never)]
 pub(super) fn end(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    end_here(state, mark, outcome);
+}
+
+/// Ends a call that its caller gave up.
+#[inline(never)]
+pub(super) fn cancel(state: Arc<State>, mark: Mark) {
+    end_here(state, mark, Outcome::Cancelled);
+}
+
+#[inline]
+fn end_here(state: Arc<State>, mark: Mark, outcome: Outcome) {
     // Apart, because a call in the middle of the way costs the untimed ones
     // their registers.
-    if state.stopwatch.is_some() {
-        end_timed(state, mark, outcome);
+    if state.ends_with_more {
+        end_with_more(state, mark, outcome);
     } else {
         end_untimed(state, mark, outcome);
     }
 }
 
 #[inline(never)]
-fn end_timed(state: Arc<State>, mark: Mark, outcome: Outcome) {
+fn end_with_more(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    if state.roster.counters.has_total() {
+        state.roster.counters.end_in_total(slot(), outcome);
+    }
     if let Some(clock) = &state.stopwatch
-        && let Some(node) = state.nodes.get(mark.node())
+        && let Some(stats) = state.roster.stats.get(mark.node() as usize)
     {
-        pick::record(node, clock, mark, outcome);
+        pick::record(stats, clock, mark, outcome);
     }
     end_untimed(state, mark, outcome);
 }
 
 #[inline]
 fn end_untimed(state: Arc<State>, mark: Mark, outcome: Outcome) {
-    let mut held = Some(state);
-    let ended = LOCAL.try_with(|local| {
-        if let Some(state) = held.take() {
-            uncount(&state, mark, local.slot, outcome);
-            local.keep(state);
+    // `LOCAL` is always there.
+    let _ = LOCAL.try_with(|local| match local.near.get(state.place as usize) {
+        Some(seat) if seat.stamp.get() == state.stamp => {
+            uncount(&state, mark, local.slot.get(), outcome);
+            seat.give(state);
         }
+        _ => end_elsewhere(state, mark, outcome),
     });
-    if ended.is_err()
-        && let Some(state) = held
-    {
-        uncount(&state, mark, Slot::shared(), outcome);
-    }
 }
 
-/// The slot of this thread, for a call that has no handle to give back.
+/// Ends a call whose state this thread does not know, or at a far seat.
+#[cold]
+#[inline(never)]
+fn end_elsewhere(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    uncount(&state, mark, slot(), outcome);
+    keep(state);
+}
+
+/// Takes a handle back, if it is one to the state the thread knows.
+fn keep(state: Arc<State>) {
+    with_seat(state.place, |seat| {
+        if let Some(seat) = seat
+            && seat.stamp.get() == state.stamp
+        {
+            seat.give(state);
+        }
+    });
+}
+
+/// Shows the thread's seat at that place, if there is one.
+fn with_seat<T>(place: u32, look: impl FnOnce(Option<&Seat>) -> T) -> T {
+    LOCAL.with(|local| {
+        if let Some(seat) = local.near.get(place as usize) {
+            return look(Some(seat));
+        }
+        let mut look = Some(look);
+        let seen = KEEPER.try_with(|keeper| look.take().map(|look| look(keeper.far.get(place))));
+        match (seen, look) {
+            (Ok(Some(seen)), _) => seen,
+            (_, Some(look)) => look(None),
+            (_, None) => unreachable!("whoever looked has seen"),
+        }
+    })
+}
+
+/// The slot of this thread; a shared one while it ends.
 pub(super) fn slot() -> Slot {
-    LOCAL
-        .try_with(|local| local.slot)
-        .unwrap_or_else(|_| Slot::shared())
+    let slot = KEEPER.try_with(|keeper| keeper.lease.slot());
+    slot.unwrap_or_else(|_| Slot::shared())
 }
 
 /// Picks from what is published now, with makeshift means: for a thread that is
 /// ending, and as the second opinion of one that found nothing.
 #[cold]
 fn pick_without_thread(core: &Core, options: &PickOptions<'_>) -> Result<Pick, Error> {
-    let mut rng = Rng::from_entropy();
-    let cursor = first_cursor(&mut rng);
+    let memory = Memory::new();
+    memory.begin(Rng::from_entropy());
     let state = core.published.load();
-    match choose(&state, &mut PickContext::new(rng, cursor, options)) {
+    match memory.lend(options, |context| state.pick(context)) {
         Some(node) => Ok(count(state, node, Slot::shared())),
         None => Err(state.refusal(core.service.shared(), options.is_first_try())),
     }
 }
 
-/// A random place in any turn, with room for a step.
-fn first_cursor(rng: &mut Rng) -> u64 {
-    rng.bits() >> 1
-}
-
 impl Local {
-    fn new() -> Self {
-        let lease = Lease::take();
+    const fn new() -> Self {
         Self {
-            slot: lease.slot(),
-            seats: Seats::new(),
-            _lease: lease,
+            // Never used: a seat that has a stamp was made after a lease.
+            slot: Cell::new(Slot {
+                stripe: 0,
+                exclusive: false,
+            }),
+            near: ManuallyDrop::new([const { Seat::new() }; NEAR]),
         }
     }
 
-    /// A function of its own, whose arguments and result are in registers.
+    /// Picks any endpoint at a near seat that is up to date, with a handle at
+    /// hand, by one of the commonest choices.
+    ///
+    /// Every way off this one is the last thing it does: so it needs no stack,
+    /// and its arguments and result are in registers.
     #[inline(never)]
-    fn pick(&self, core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
-        let seat = match self.seats.get(core.place) {
+    fn pick(&self, core: &Arc<Core>) -> Option<Pick> {
+        let seat = match self.near.get(core.place as usize) {
             Some(seat) if seat.stamp.get() == core.published.stamp() => seat,
-            _ => self.refresh(core),
+            _ => return pick_elsewhere(core, &PickOptions::ANY),
         };
-        let state = seat.take(core);
-        let mut context = PickContext::new(seat.rng.get(), seat.cursor.get(), options);
-        let choice = choose(&state, &mut context);
-        seat.rng.set(*context.rng());
-        seat.cursor.set(*context.cursor());
-        match choice {
-            Some(node) => Some(count(state, node, self.slot)),
-            None => {
-                self.keep(state);
-                None
-            }
-        }
-    }
-
-    /// Takes a handle back, if it is one to the state the thread knows.
-    #[inline]
-    fn keep(&self, state: Arc<State>) {
-        if let Some(seat) = self.seats.get(state.place)
-            && seat.stamp.get() == state.stamp
+        let slot = self.slot.get();
+        let Some(state) = seat.handle.take() else {
+            return seat.pick_with_spare(core, &PickOptions::ANY, slot);
+        };
+        if let Some(common) = state.in_place
+            && let (n, counters) = (state.first.len(), &state.roster.counters)
+            && let Some(node) = common.begin(n, counters, slot, &seat.memory)
         {
-            seat.give(state);
+            return Some(guard(state, node));
         }
+        seat.pick(state, &PickOptions::ANY, slot)
     }
 
-    /// Fetches the state that is published now.
-    #[cold]
-    fn refresh(&self, core: &Arc<Core>) -> &Seat {
-        let state = core.published.load();
-        let seat = self.seats.make(core.place);
-        let known = seat.balancer.take();
-        if known.is_none_or(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(core))) {
-            // A balancer that is new to the thread: a good moment to let go of
-            // those that are gone.
-            self.seats.clear_abandoned();
-            let mut rng = Rng::from_entropy();
-            seat.cursor.set(first_cursor(&mut rng));
-            seat.rng.set(rng);
+    /// Picks at a near seat that is up to date, whatever is asked for.
+    fn pick_at_leisure(&self, core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
+        match self.near.get(core.place as usize) {
+            Some(seat) if seat.stamp.get() == core.published.stamp() => {
+                seat.pick_with_spare(core, options, self.slot.get())
+            }
+            _ => pick_elsewhere(core, options),
         }
-        seat.clear();
-        seat.balancer.set(Some(Arc::downgrade(core)));
-        seat.spares.replace({
-            // Room for all of them, so that no later pick allocates.
-            let mut spares = Vec::with_capacity(SPARES);
-            spares.push(Arc::clone(&state));
-            spares
-        });
-        seat.stamp.set(state.stamp);
-        seat.give(state);
-        seat
     }
 }
 
-/// The position, among the state's nodes, of the one that gets the call: from
-/// the first level that has one left.
-#[inline]
-fn choose(state: &State, context: &mut PickContext<'_>) -> Option<u32> {
-    match state.first.pick(context) {
-        None => choose_below(state, context),
-        first => first,
-    }
-}
-
+/// Picks at a far seat, or at one that has to be brought up to date.
 #[cold]
-fn choose_below(state: &State, context: &mut PickContext<'_>) -> Option<u32> {
-    state.below.iter().find_map(|level| level.pick(context))
+#[inline(never)]
+fn pick_elsewhere(core: &Arc<Core>, options: &PickOptions<'_>) -> Option<Pick> {
+    let picked = KEEPER.try_with(|keeper| {
+        LOCAL.with(|local| {
+            let slot = keeper.lease.slot();
+            local.slot.set(slot);
+            let near = local.near.get(core.place as usize);
+            let seat = near.unwrap_or_else(|| keeper.far.make(core.place));
+            if seat.stamp.get() != core.published.stamp() {
+                seat.refresh(core, || {
+                    local.near.iter().for_each(Seat::clear_abandoned);
+                    keeper.far.seats().for_each(Seat::clear_abandoned);
+                });
+            }
+            seat.pick_with_spare(core, options, slot)
+        })
+    });
+    picked.ok().flatten()
+}
+
+impl Keeper {
+    fn new() -> Self {
+        Self {
+            lease: Lease::take(),
+            far: Far::new(),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        LOCAL.with(|local| local.near.iter().for_each(Seat::clear));
+        self.far.seats().for_each(Seat::clear);
+    }
 }
 
 /// Counts the call and makes its guard.
-///
-/// The node is there, and so is its stripe; they are looked up without a way to
-/// panic, since that way alone, never taken, would make every pick keep its
-/// handle in memory for the unwinding.
 #[inline]
 fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
-    if let Some(node) = state.nodes.get(node as usize) {
-        node.stats().begin(slot);
+    state.roster.counters.begin_in_total(slot);
+    state.roster.counters.begin(node, slot);
+    guard(state, node)
+}
+
+/// The guard of a call that is counted.
+#[inline]
+fn guard(state: Arc<State>, node: u32) -> Pick {
+    if state.stopwatch.is_some() {
+        return timed_guard(state, node);
     }
-    let mark = match &state.stopwatch {
-        None => Mark::untimed(node),
-        Some(clock) => Mark::new(node, clock.now()),
-    };
+    Pick::new(state, Mark::untimed(node))
+}
+
+#[inline(never)]
+fn timed_guard(state: Arc<State>, node: u32) -> Pick {
+    let started = state.stopwatch.as_ref().map(Clock::now);
+    let mark = Mark::new(node, started.unwrap_or_default());
     Pick::new(state, mark)
 }
 
 #[inline]
 fn uncount(state: &State, mark: Mark, slot: Slot, outcome: Outcome) {
-    if let Some(node) = state.nodes.get(mark.node()) {
-        node.stats().end(slot, outcome);
-    }
+    state.roster.counters.end(mark.node(), slot, outcome);
 }
 
 /// Further handles kept at a seat: as many calls as a thread usually has in
@@ -221,18 +289,11 @@ fn uncount(state: &State, mark: Mark, slot: Slot, outcome: Outcome) {
 const SPARES: usize = 32;
 
 /// A thread's place at one balancer.
-///
-/// In this order, because of how a processor forwards what was just written:
-/// `rng` and `cursor` side by side are copied as one word of 16 bytes, which
-/// must wait until the two words of 8 that it was written as have left for the
-/// cache (some 20 cycles, a quarter of a pick).
-#[repr(C)]
 struct Seat {
-    rng: Cell<Rng>,
+    memory: Memory,
     /// The stamp of the state that the handles are to; 0, which no state has,
     /// while there is none.
     stamp: Cell<u64>,
-    cursor: Cell<u64>,
     /// The handle that the next pick takes: where picks follow one another,
     /// there and back is all that happens.
     handle: Cell<Option<Arc<State>>>,
@@ -241,26 +302,57 @@ struct Seat {
 }
 
 impl Seat {
-    fn new() -> Self {
+    const fn new() -> Self {
         Self {
             stamp: Cell::new(0),
-            rng: Cell::new(Rng::seeded(0)),
-            cursor: Cell::new(0),
+            memory: Memory::new(),
             handle: Cell::new(None),
             spares: RefCell::new(Vec::new()),
             balancer: Cell::new(None),
         }
     }
 
-    #[inline]
-    fn take(&self, core: &Core) -> Arc<State> {
-        match self.handle.take() {
-            Some(state) => state,
-            None => self.take_spare(core),
+    #[inline(never)]
+    fn pick_with_spare(&self, core: &Core, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
+        let state = self.handle.take();
+        let state = state.unwrap_or_else(|| self.take_spare(core));
+        self.pick(state, options, slot)
+    }
+
+    /// Picks with any picker, from the first level that has one left.
+    #[inline(never)]
+    fn pick(&self, state: Arc<State>, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
+        match self.memory.lend(options, |context| state.pick(context)) {
+            Some(node) => Some(count(state, node, slot)),
+            None => {
+                keep(state);
+                None
+            }
         }
     }
 
-    #[inline(never)]
+    /// Fetches the state that is published now.
+    fn refresh(&self, core: &Arc<Core>, clear_abandoned: impl FnOnce()) {
+        let state = core.published.load();
+        let known = self.balancer.take();
+        if known.is_none_or(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(core))) {
+            // A balancer that is new to the thread: a good moment to let go of
+            // those that are gone.
+            clear_abandoned();
+            self.memory.begin(Rng::from_entropy());
+        }
+        self.clear();
+        self.balancer.set(Some(Arc::downgrade(core)));
+        self.spares.replace({
+            // Room for all of them, so that no later pick allocates.
+            let mut spares = Vec::with_capacity(SPARES);
+            spares.push(Arc::clone(&state));
+            spares
+        });
+        self.stamp.set(state.stamp);
+        self.give(state);
+    }
+
     fn take_spare(&self, core: &Core) -> Arc<State> {
         let mut spares = self.spares.borrow_mut();
         match spares.pop() {
@@ -296,75 +388,57 @@ impl Seat {
         // Dropped after the borrow has ended: a state may own a picker that
         // picks when it is dropped.
         let spares = self.spares.take();
-        drop((handle, spares));
+        drop((handle, spares, self.balancer.take()));
+    }
+
+    fn clear_abandoned(&self) {
+        let balancer = self.balancer.take();
+        let gone = |balancer: &Weak<Core>| balancer.strong_count() == 0;
+        if balancer.as_ref().is_some_and(gone) {
+            self.clear();
+        } else {
+            self.balancer.set(balancer);
+        }
     }
 }
 
-/// A seat for each balancer, found by its place. A seat never moves once it is
-/// there: the first few are part of the thread's own storage, the others come
-/// in rows of 8, 16, 32 …
-struct Seats {
-    near: [Seat; Seats::NEAR as usize],
-    far: [OnceCell<Box<[Seat]>>; Seats::ROWS],
-}
+/// How many balancers have a seat in the thread's own storage.
+const NEAR: usize = 64;
 
-impl Seats {
-    const NEAR: u32 = 8;
+/// The seats of further balancers, found by their place, in rows of 64, 128,
+/// 256 … A seat never moves once it is there.
+struct Far([OnceCell<Box<[Seat]>>; Far::ROWS]);
+
+impl Far {
     /// Enough for every place that a `u32` names.
-    const ROWS: usize = 30;
+    const ROWS: usize = 26;
 
-    fn new() -> Self {
-        Self {
-            near: std::array::from_fn(|_| Seat::new()),
-            far: [const { OnceCell::new() }; Self::ROWS],
-        }
+    const fn new() -> Self {
+        Self([const { OnceCell::new() }; Self::ROWS])
     }
 
-    #[inline]
     fn get(&self, place: u32) -> Option<&Seat> {
-        match self.near.get(place as usize) {
-            None => self.get_far(place),
-            near => near,
-        }
-    }
-
-    #[cold]
-    fn get_far(&self, place: u32) -> Option<&Seat> {
         let (row, offset) = Self::locate(place);
-        self.far[row].get().map(|seats| &seats[offset])
+        self.0[row].get().map(|seats| &seats[offset])
     }
 
     fn make(&self, place: u32) -> &Seat {
-        if let Some(near) = self.near.get(place as usize) {
-            return near;
-        }
         let (row, offset) = Self::locate(place);
-        let seats = self.far[row].get_or_init(|| {
-            let len = Self::NEAR << row;
+        let seats = self.0[row].get_or_init(|| {
+            let len = NEAR << row;
             (0..len).map(|_| Seat::new()).collect()
         });
         &seats[offset]
     }
 
-    /// The row of a far place, and where in it: row r begins at 8 · 2^r.
-    fn locate(place: u32) -> (usize, usize) {
-        let row = place.ilog2() - Self::NEAR.ilog2();
-        (row as usize, (place - (Self::NEAR << row)) as usize)
+    fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.0.iter().filter_map(OnceCell::get).flatten()
     }
 
-    fn clear_abandoned(&self) {
-        let far = self.far.iter().filter_map(OnceCell::get).flatten();
-        for seat in self.near.iter().chain(far) {
-            let balancer = seat.balancer.take();
-            if balancer
-                .as_ref()
-                .is_some_and(|balancer| balancer.strong_count() == 0)
-            {
-                seat.clear();
-            } else {
-                seat.balancer.set(balancer);
-            }
-        }
+    /// The row of a place, and where in it: row r begins at 64 · 2^r.
+    fn locate(place: u32) -> (usize, usize) {
+        let row = place.ilog2() - NEAR.ilog2();
+        (row as usize, place as usize - (NEAR << row))
     }
 }
 
@@ -373,25 +447,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_place_has_a_seat_of_its_own() {
+    fn every_far_place_has_a_seat_of_its_own() {
         let mut next = (0, 0);
-        for place in Seats::NEAR..10_000 {
-            assert_eq!(Seats::locate(place), next);
+        for place in NEAR as u32..10_000 {
+            assert_eq!(Far::locate(place), next);
             next.1 += 1;
-            if next.1 == (Seats::NEAR as usize) << next.0 {
+            if next.1 == NEAR << next.0 {
                 next = (next.0 + 1, 0);
             }
         }
-        assert!(Seats::locate(u32::MAX).0 < Seats::ROWS);
+        assert!(Far::locate(u32::MAX).0 < Far::ROWS);
 
-        let seats = Seats::new();
-        for place in [0, 7, 8, 9, 100] {
+        let seats = Far::new();
+        for place in [64, 65, 1_000] {
             seats.make(place).stamp.set(u64::from(place) + 1);
         }
-        for place in [0, 7, 8, 9, 100] {
+        for place in [64, 65, 1_000] {
             let seat = seats.get(place).expect("it was made");
             assert_eq!(seat.stamp.get(), u64::from(place) + 1);
         }
-        assert!(seats.get(1_000).is_none());
+        assert!(seats.get(10_000).is_none());
     }
 }

@@ -50,7 +50,7 @@ use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
 use crate::strategy::PickOptions;
-use crate::view::Node;
+use crate::view::{Node, Roster};
 use driver::Driver;
 
 /// Picks an endpoint of one service for each call.
@@ -104,7 +104,7 @@ impl Balancer {
     /// known yet, discovery failed, empty, or none eligible.
     #[inline]
     pub fn pick(&self) -> Result<Pick, Error> {
-        local::pick(&self.core, &PickOptions::ANY)
+        local::pick_any(&self.core)
     }
 
     /// Picks with a hash key, or around the endpoints a call has tried.
@@ -151,14 +151,27 @@ impl Balancer {
     /// are picked from, in the order of their ids within each priority, then
     /// those that take no calls. For display and for tests.
     #[must_use]
-    pub fn nodes(&self) -> Vec<Arc<Node>> {
-        self.core.published.load().nodes.to_vec()
+    pub fn nodes(&self) -> Vec<Node> {
+        let state = self.core.published.load();
+        let Roster {
+            endpoints, stats, ..
+        } = &state.roster;
+        let nodes = endpoints.iter().cloned().zip(stats.iter().cloned());
+        nodes
+            .map(|(endpoint, stats)| Node::new(endpoint, stats))
+            .collect()
     }
 
     /// How much is known of the service, and how fresh it is.
     #[must_use]
     pub fn discovery(&self) -> Discovery {
         self.core.snapshots.borrow().discovery.clone()
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.snapshots.borrow().clone()
     }
 
     /// Follows the set and its freshness: a stream of what is known now and

@@ -10,7 +10,7 @@ use super::state::State;
 use crate::endpoint::Endpoint;
 use crate::stats::{EndpointStats, Outcome};
 use crate::time::{Clock, Timestamp};
-use crate::view::{Node, NodeKey};
+use crate::view::{Node, NodeKey, Roster};
 
 /// The endpoint that one call goes to, counted as in flight there for as long
 /// as this guard lives.
@@ -56,30 +56,38 @@ impl Pick {
     }
 
     #[inline]
-    fn node(&self) -> &Arc<Node> {
-        let Some(state) = &self.state else {
-            unreachable!("a pick holds its state until it ends");
-        };
-        &state.nodes[self.mark.node()]
+    fn roster(&self) -> &Roster {
+        match &self.state {
+            Some(state) => &state.roster,
+            None => missing(),
+        }
     }
 
     /// The endpoint, to be kept beyond the call.
     #[must_use]
     #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        self.node().endpoint()
+        let endpoints = &self.roster().endpoints;
+        match endpoints.get(self.mark.node() as usize) {
+            Some(endpoint) => endpoint,
+            None => missing(),
+        }
     }
 
     /// The endpoint's live stats.
     #[must_use]
+    #[inline]
     pub fn stats(&self) -> &EndpointStats {
-        self.node().stats()
+        match self.roster().stats.get(self.mark.node() as usize) {
+            Some(stats) => stats,
+            None => missing(),
+        }
     }
 
     /// What tells the endpoint apart, for [`Tried`](crate::strategy::Tried).
     #[must_use]
     pub fn key(&self) -> NodeKey {
-        self.node().key()
+        self.stats().key()
     }
 
     /// Ends the call: uncounts it, and records its outcome and, of an answered
@@ -92,10 +100,10 @@ impl Pick {
     }
 
     /// The guard of the same call, holding on to its endpoint alone and no
-    /// longer to the set it was picked from. Allocates nothing, and costs two
+    /// longer to the set it was picked from. Allocates nothing, and costs four
     /// locked instructions.
     pub fn detach(mut self) -> DetachedPick {
-        let node = Arc::clone(self.node());
+        let node = Node::new(Arc::clone(self.endpoint()), self.stats().clone());
         let stopwatch = self.state.take().and_then(|state| state.stopwatch.clone());
         let started = stopwatch
             .as_ref()
@@ -113,9 +121,20 @@ impl Drop for Pick {
     #[inline]
     fn drop(&mut self) {
         if let Some(state) = self.state.take() {
-            local::end(state, self.mark, Outcome::Cancelled);
+            local::cancel(state, self.mark);
         }
     }
+}
+
+/// A pick holds its state until it ends, and names an endpoint of it.
+///
+/// That this cannot unwind is the point: a caller that could be unwound from
+/// here would have to keep its pick in memory, written and read back, and never
+/// in registers.
+#[cold]
+#[inline(never)]
+extern "C" fn missing() -> ! {
+    unreachable!("a pick has an endpoint")
 }
 
 /// Which node a call went to, and when, in one word that is never 0: so a pick,
@@ -149,8 +168,8 @@ impl Mark {
     }
 
     #[inline]
-    pub(super) fn node(self) -> usize {
-        self.0.get() as usize & (Self::NODES - 1)
+    pub(super) fn node(self) -> u32 {
+        self.0.get() as u32 & (Self::NODES as u32 - 1)
     }
 
     /// When the call started: the last time before `now` that the ticks fit.
@@ -166,10 +185,10 @@ impl Mark {
 ///
 /// Not inlined: a call that is not timed should not carry the code.
 #[inline(never)]
-pub(super) fn record(node: &Node, clock: &Clock, mark: Mark, outcome: Outcome) {
+pub(super) fn record(stats: &EndpointStats, clock: &Clock, mark: Mark, outcome: Outcome) {
     if outcome.is_answer() {
         let now = clock.now();
-        node.stats().took(now.since(mark.started(now)), now);
+        stats.took(now.since(mark.started(now)), now);
     }
 }
 
@@ -178,7 +197,7 @@ pub(super) fn record(node: &Node, clock: &Clock, mark: Mark, outcome: Outcome) {
 /// or dropped.
 #[must_use = "a pick that is dropped at once counts as a cancelled call"]
 pub struct DetachedPick {
-    node: Arc<Node>,
+    node: Node,
     stopwatch: Option<Clock>,
     outcome: Outcome,
     started: Timestamp,
@@ -252,7 +271,7 @@ mod tests {
             for started in [0, 1, 1 << 40, u64::MAX >> 1] {
                 let started = Timestamp::from_nanos(started);
                 let mark = Mark::new(node, started);
-                assert_eq!(mark.node(), node as usize);
+                assert_eq!(mark.node(), node);
                 for elapsed in [0, 1, 63, 64, 1_000_000, 9 * 3_600 * 1_000_000_000] {
                     let now = started.plus(Duration::from_nanos(elapsed));
                     let error = mark.started(now).as_nanos().abs_diff(started.as_nanos());

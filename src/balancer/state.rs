@@ -6,12 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::pick::Mark;
-use crate::endpoint::{EndpointSet, Status};
+use crate::endpoint::{Endpoint, EndpointSet, Status};
 use crate::error::{Counts, Error};
-use crate::strategy::{BoxPicker, PickContext, RoundRobin, Strategy};
+use crate::stats::{EndpointStats, Ledger};
+use crate::strategy::{BoxPicker, Common, PickContext, RoundRobin, Strategy};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::Clock;
-use crate::view::{Node, View};
+use crate::view::{Roster, View};
 
 /// One moment of a balancer: the set, its nodes, and a picker for each level.
 pub(super) struct State {
@@ -20,19 +21,26 @@ pub(super) struct State {
     pub(super) place: u32,
     pub(super) knowledge: Knowledge,
     pub(super) set: EndpointSet,
-    /// The nodes of all endpoints: first those of the first level, then of the
-    /// next, and those that may not be picked at the end.
-    pub(super) nodes: Arc<[Arc<Node>]>,
-    /// Where in `nodes` each endpoint of `set` is; none when the two orders
-    /// are the same, as they are while every endpoint may be picked.
+    /// All endpoints: first those of the first level, then of the next, and
+    /// those that may not be picked at the end.
+    pub(super) roster: Roster,
+    /// Where in the roster each endpoint of `set` is; none when the two orders
+    /// are the same, as they are while every endpoint may be picked, on one
+    /// level.
     positions: Option<Box<[u32]>>,
-    /// The level that is used first; one without nodes where there is none.
+    /// The level that is used first, with which the roster begins; one without
+    /// nodes where there is none.
     pub(super) first: Level,
+    /// How that level picks, where the choice is a common one and no total is
+    /// counted.
+    pub(super) in_place: Option<Common>,
     /// Those that are used when the call has tried all of the ones before.
     pub(super) below: Box<[Level]>,
     pub(super) counts: Counts,
     /// The clock that latency is taken with, where it is taken.
     pub(super) stopwatch: Option<Clock>,
+    /// Whether the end of a call is timed, or counted in a total.
+    pub(super) ends_with_more: bool,
 }
 
 /// What is known of a service's endpoints.
@@ -57,16 +65,22 @@ impl Level {
     }
 
     fn none() -> Self {
-        let nodes: Arc<[Arc<Node>]> = Arc::from([]);
-        Self::new(View::new(nodes, 0..0), &RoundRobin::new())
+        Self::new(View::none(), &RoundRobin::new())
     }
 
-    /// The position, among the state's nodes, of the one that gets the call.
-    #[inline]
-    pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
+    pub(super) fn len(&self) -> u32 {
+        self.view.len()
+    }
+
+    /// The position, among the state's endpoints, of the one that gets the call.
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
         let index = self.picker.pick(context)?;
         (index < self.view.len()).then(|| self.view.start() + index)
     }
+}
+
+fn priority(view: &View) -> Option<u32> {
+    view.endpoints().first().map(|first| first.priority())
 }
 
 impl Stamped for State {
@@ -92,11 +106,13 @@ impl State {
             place,
             knowledge: Knowledge::NotYet,
             set: EndpointSet::empty(),
-            nodes: Arc::from([]),
+            roster: Roster::none(),
             positions: None,
             first: Level::none(),
+            in_place: None,
             below: Box::from([]),
             counts: Counts::default(),
+            ends_with_more: stopwatch.is_some(),
             stopwatch,
         }
     }
@@ -109,68 +125,81 @@ impl State {
         }
     }
 
-    /// The state of `set`, whose nodes come in the set's order.
-    pub(super) fn known(
-        before: &Self,
-        set: EndpointSet,
-        roster: Roster,
-        strategy: &dyn Strategy,
-    ) -> Self {
-        let Roster {
-            nodes,
+    /// The state of `set`, whose roster comes in the set's order.
+    pub(super) fn known(before: &Self, draft: Draft, strategy: &dyn Strategy) -> Self {
+        let Draft {
+            set,
+            roster,
             counts,
-            one_priority,
-            one_weight,
-        } = roster;
+            one_level,
+        } = draft;
         // A pick can name this many: more than any service has, and 20 GB of
         // endpoints. What is beyond is known but not picked.
         let pickable = counts.eligible.min(Mark::NODES);
-        let all_alike = counts.eligible == nodes.len() && one_priority;
-        let (nodes, positions) = if all_alike {
-            (nodes, None)
+        let (roster, positions) = if one_level {
+            (roster, None)
         } else {
-            by_level(&nodes)
+            by_level(&roster)
         };
-        let nodes: Arc<[Arc<Node>]> = nodes.into();
-        let levels: Vec<View> = if all_alike && pickable > 0 {
-            vec![View::of_known_weights(
-                Arc::clone(&nodes),
-                0..pickable,
-                one_weight,
-            )]
-        } else {
-            levels(&nodes, pickable).collect()
-        };
-        let mut levels = levels.into_iter().map(|view| Level::new(view, strategy));
+        let levels = levels(&roster, pickable, one_level);
+        let mut levels = levels.into_iter().map(|view| before.next(view, strategy));
         let first = levels.next().unwrap_or_else(Level::none);
         let below = levels.collect();
+        let has_total = roster.counters.has_total();
         Self {
             stamp: next_stamp(),
             place: before.place,
             knowledge: Knowledge::Known,
             set,
-            nodes,
+            roster,
             positions,
+            in_place: if has_total {
+                None
+            } else {
+                Common::of(&*first.picker)
+            },
             first,
             below,
             counts,
+            ends_with_more: before.stopwatch.is_some() || has_total,
             stopwatch: before.stopwatch.clone(),
         }
     }
 
-    /// The node of the endpoint at that position of the set.
-    pub(super) fn node_of(&self, position: usize) -> &Arc<Node> {
-        match &self.positions {
-            None => &self.nodes[position],
-            Some(positions) => &self.nodes[positions[position] as usize],
+    /// The level of that view, which follows the one of the same priority in this state.
+    fn next(&self, view: View, strategy: &dyn Strategy) -> Level {
+        let mut levels = std::iter::once(&self.first).chain(&self.below);
+        let priority = priority(&view);
+        match levels.find(|level| priority.is_some() && priority == self::priority(&level.view)) {
+            None => Level::new(view, strategy),
+            Some(before) => Level {
+                picker: strategy.rebuild(&view, &*before.picker),
+                view,
+            },
         }
     }
 
-    /// The nodes, in the order of the set, if all may be picked on one level;
-    /// and whether they have one weight.
-    pub(super) fn alike(&self) -> Option<(&[Arc<Node>], bool)> {
+    /// The stats of the endpoint at that position of the set.
+    pub(super) fn stats_of(&self, position: usize) -> &EndpointStats {
+        match &self.positions {
+            None => &self.roster.stats[position],
+            Some(positions) => &self.roster.stats[positions[position] as usize],
+        }
+    }
+
+    /// The roster, if it is in the order of the set because all endpoints may
+    /// be picked on one level.
+    pub(super) fn one_level(&self) -> Option<&Roster> {
         let all = matches!(self.knowledge, Knowledge::Known) && self.positions.is_none();
-        all.then(|| (&*self.nodes, self.first.view.is_uniform()))
+        all.then_some(&self.roster)
+    }
+
+    /// The position, in the roster, of the endpoint that gets the call: from the
+    /// first level that has one left.
+    #[inline]
+    pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
+        let first = self.first.pick(context);
+        first.or_else(|| self.below.iter().find_map(|level| level.pick(context)))
     }
 
     /// Why there is no pick.
@@ -188,84 +217,104 @@ impl State {
     }
 }
 
-/// The nodes of a set, in its order, and what they have in common: summed up as
-/// they are put in, when their lines are at hand. A second look at 10,000 nodes
-/// would be as many cache misses.
-pub(super) struct Roster {
-    nodes: Vec<Arc<Node>>,
+/// What a state is made from: a set, what is known of its endpoints in the
+/// set's order, and what they have in common.
+pub(super) struct Draft {
+    set: EndpointSet,
+    roster: Roster,
     counts: Counts,
-    one_priority: bool,
-    one_weight: bool,
+    /// Whether all may be picked, and are of one priority.
+    one_level: bool,
 }
 
-impl Roster {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
+impl Draft {
+    /// Endpoints whose ids are those of the roster, on one level, with these
+    /// weights.
+    pub(super) fn same_ids(set: EndpointSet, roster: &Roster, weights: Arc<[u32]>) -> Self {
+        let roster = Roster {
+            endpoints: Arc::clone(set.shared()),
+            stats: Arc::clone(&roster.stats),
+            counters: roster.counters.clone(),
+            weights,
+        };
+        let counts = Counts {
+            known: set.len(),
+            eligible: set.len(),
+            ..Counts::default()
+        };
         Self {
-            nodes: Vec::with_capacity(capacity),
-            counts: Counts::default(),
-            one_priority: true,
-            one_weight: true,
+            set,
+            roster,
+            counts,
+            one_level: true,
         }
     }
 
-    #[inline]
-    pub(super) fn push(&mut self, node: Arc<Node>) {
-        let first = self.nodes.first().unwrap_or(&node);
-        self.one_priority &= first.priority() == node.priority();
-        self.one_weight &= first.weight() == node.weight();
-        let column = match node.status() {
-            Status::Up if node.weight() > 0 => &mut self.counts.eligible,
-            Status::Up => &mut self.counts.weightless,
-            Status::Draining => &mut self.counts.draining,
-            Status::Down => &mut self.counts.down,
-            Status::Starting => &mut self.counts.starting,
+    /// Any endpoints, with the stats that go with each.
+    pub(super) fn new(set: EndpointSet, stats: Vec<EndpointStats>, ledger: &mut Ledger) -> Self {
+        let endpoints = Arc::clone(set.shared());
+        let mut counts = Counts {
+            known: endpoints.len(),
+            ..Counts::default()
         };
-        *column += 1;
-        self.counts.known += 1;
-        self.nodes.push(node);
-    }
-
-    /// Puts in nodes that may all be picked and are of one priority, without a
-    /// look at each: what most of a set is when one endpoint changes.
-    pub(super) fn extend_alike(&mut self, nodes: &[Arc<Node>], one_weight: bool) {
-        let Some(node) = nodes.first() else { return };
-        let first = self.nodes.first().unwrap_or(node);
-        self.one_priority &= first.priority() == node.priority();
-        self.one_weight &= one_weight && first.weight() == node.weight();
-        self.counts.eligible += nodes.len();
-        self.counts.known += nodes.len();
-        self.nodes.extend_from_slice(nodes);
+        let first_priority = endpoints.first().map(|first| first.priority());
+        let mut one_level = true;
+        let weights = endpoints.iter().map(|endpoint| {
+            let column = match endpoint.status() {
+                Status::Up if endpoint.weight() > 0 => &mut counts.eligible,
+                Status::Up => &mut counts.weightless,
+                Status::Draining => &mut counts.draining,
+                Status::Down => &mut counts.down,
+                Status::Starting => &mut counts.starting,
+            };
+            *column += 1;
+            one_level &= Some(endpoint.priority()) == first_priority;
+            endpoint.weight()
+        });
+        let weights = weights.collect();
+        one_level &= counts.eligible == counts.known;
+        let rows = stats.iter().map(EndpointStats::row).collect();
+        let roster = Roster {
+            endpoints,
+            stats: stats.into(),
+            counters: ledger.counters(rows),
+            weights,
+        };
+        Self {
+            set,
+            roster,
+            counts,
+            one_level,
+        }
     }
 }
 
-/// Orders the nodes by level, those that may not be picked last, and tells
-/// where each one went.
-fn by_level(nodes: &[Arc<Node>]) -> (Vec<Arc<Node>>, Option<Box<[u32]>>) {
-    let mut order: Vec<u32> = (0..nodes.len() as u32).collect();
-    order.sort_by_key(|&i| {
-        let node = &nodes[i as usize];
-        (Reverse(node.endpoint().takes_calls()), node.priority())
-    });
-    let mut positions = vec![0; nodes.len()];
+/// Orders a roster by level, those that may not be picked last, and tells where
+/// each one went.
+fn by_level(roster: &Roster) -> (Roster, Option<Box<[u32]>>) {
+    let level = |endpoint: &Endpoint| (Reverse(endpoint.takes_calls()), endpoint.priority());
+    let mut order: Vec<u32> = (0..roster.endpoints.len() as u32).collect();
+    order.sort_by_key(|&at| level(&roster.endpoints[at as usize]));
+    let mut positions = vec![0; order.len()];
     for (to, &from) in (0..).zip(&order) {
         positions[from as usize] = to;
     }
-    let ordered = order
-        .iter()
-        .map(|&from| Arc::clone(&nodes[from as usize]))
-        .collect();
-    (ordered, Some(positions.into()))
+    (roster.reordered(&order), Some(positions.into()))
 }
 
-/// A view of each level among the first `pickable` nodes.
-fn levels(nodes: &Arc<[Arc<Node>]>, pickable: usize) -> impl Iterator<Item = View> {
+/// A view of each level among the first `pickable` endpoints.
+fn levels(roster: &Roster, pickable: usize, one_level: bool) -> Vec<View> {
+    let mut views = Vec::new();
     let mut start = 0;
-    std::iter::from_fn(move || {
-        let rest = &nodes[start..pickable];
-        let priority = rest.first()?.priority();
-        let len = rest.partition_point(|node| node.priority() == priority);
-        let range = start..start + len;
-        start = range.end;
-        Some(View::new(Arc::clone(nodes), range))
-    })
+    while start < pickable {
+        let rest = &roster.endpoints[start..pickable];
+        let len = if one_level {
+            rest.len()
+        } else {
+            rest.partition_point(|endpoint| endpoint.priority() == rest[0].priority())
+        };
+        views.push(View::new(roster.clone(), start..start + len));
+        start += len;
+    }
+    views
 }

@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::core::Core;
-use super::state::{Knowledge, Roster, State};
+use super::state::{Draft, Knowledge, State};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, merge};
 use crate::error::Error;
 use crate::event::{Discovery, Snapshot};
-use crate::stats::EndpointStats;
+use crate::stats::{EndpointStats, Ledger, Totals};
 use crate::strategy::Strategy;
 use crate::time::{Clock, Timestamp};
-use crate::view::{Node, NodeKey};
 
 /// Feeds a balancer by hand: the half that a background driver owns otherwise.
 ///
@@ -28,6 +26,11 @@ pub struct Updater {
     strategy: Arc<dyn Strategy>,
     clock: Clock,
     discovery: Discovery,
+    ledger: Ledger,
+    /// The set of `state` as it was told last: what a source skipped may
+    /// change while the endpoints do not.
+    set: EndpointSet,
+    unconfirmed: usize,
     absent: HashMap<EndpointId, Absent>,
     absent_swept: Timestamp,
     retired: Vec<Arc<State>>,
@@ -37,7 +40,6 @@ pub struct Updater {
 #[derive(Debug)]
 struct Absent {
     stats: EndpointStats,
-    key: NodeKey,
     since: Timestamp,
 }
 
@@ -55,8 +57,6 @@ impl Absent {
 /// them cost nothing in a storm of updates.
 const SWEEP: Duration = Duration::from_secs(1);
 
-static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
-
 impl Updater {
     pub(super) fn new(
         core: Arc<Core>,
@@ -64,11 +64,19 @@ impl Updater {
         strategy: Arc<dyn Strategy>,
         clock: Clock,
     ) -> Self {
+        let ledger = if strategy.reads_total() {
+            Ledger::with_total()
+        } else {
+            Ledger::default()
+        };
         Self {
             core,
             state,
             strategy,
             discovery: Discovery::Unknown { error: None },
+            ledger,
+            set: EndpointSet::empty(),
+            unconfirmed: 0,
             absent: HashMap::new(),
             absent_swept: clock.now(),
             retired: Vec::new(),
@@ -80,18 +88,29 @@ impl Updater {
     /// touched, and no pick waits. O(n), where an endpoint that the set shares
     /// with the one before costs a few nanoseconds.
     pub fn apply(&mut self, set: EndpointSet) {
+        self.apply_doubted(set, 0);
+    }
+
+    /// As [`apply`](Self::apply), where `unconfirmed` endpoints of the set are
+    /// held against the registry's word.
+    pub(super) fn apply_doubted(&mut self, set: EndpointSet, unconfirmed: usize) {
         let now = self.clock.now();
         let same = matches!(self.state.knowledge, Knowledge::Known) && self.state.set == set;
-        let was_fresh = self.discovery.is_fresh();
+        let skipped = |set: &EndpointSet| set.skipped().map_or(0, |skipped| skipped.count);
+        let news = !self.discovery.is_fresh()
+            || self.unconfirmed != unconfirmed
+            || skipped(&self.set) != skipped(&set);
         self.discovery = Discovery::Fresh;
+        self.unconfirmed = unconfirmed;
+        self.set = set.clone();
         if same {
-            if !was_fresh {
+            if news {
                 self.tell();
             }
             return;
         }
-        let nodes = self.nodes_of(&set, now);
-        let next = State::known(&self.state, set, nodes, &*self.strategy);
+        let draft = self.draft(set, now);
+        let next = State::known(&self.state, draft, &*self.strategy);
         self.publish(next);
         self.sweep_absent(now);
     }
@@ -124,45 +143,64 @@ impl Updater {
         !self.retired.is_empty()
     }
 
-    fn nodes_of(&mut self, set: &EndpointSet, now: Timestamp) -> Roster {
-        let Self { state, absent, .. } = self;
+    /// Puts a set in place that follows from doubts about the last answer, and
+    /// not from a new one: how fresh the knowledge is stays as it was.
+    pub(super) fn hold(&mut self, set: EndpointSet, unconfirmed: usize) {
+        let discovery = self.discovery.clone();
+        self.apply_doubted(set, unconfirmed);
+        if !discovery.is_fresh() {
+            self.discovery = discovery;
+            self.tell();
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How the calls to an endpoint of the set have ended. O(log n).
+    pub(super) fn totals(&self, id: &EndpointId) -> Option<Totals> {
+        let endpoints = self.state.set.endpoints();
+        let at = endpoints.binary_search_by(|endpoint| endpoint.id().cmp(id));
+        Some(self.state.stats_of(at.ok()?).totals())
+    }
+
+    fn draft(&mut self, set: EndpointSet, now: Timestamp) -> Draft {
+        let Self {
+            state,
+            absent,
+            ledger,
+            ..
+        } = self;
         let (old, new) = (state.set.endpoints(), set.endpoints());
-        let mut nodes = Roster::with_capacity(new.len());
         // What is the same at both ends is taken over as it is.
         let (mut head, mut tail) = (0, 0);
-        let alike = state.alike();
-        if let Some((known, one_weight)) = alike {
+        if let Some(roster) = state.one_level() {
             head = common(old.iter().zip(new));
             tail = common(old[head..].iter().rev().zip(new[head..].iter().rev()));
-            nodes.extend_alike(&known[..head], one_weight);
+            let (before, after) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
+            if let Some(weights) = reweighted(&roster.weights, head, before, after) {
+                return Draft::same_ids(set, roster, weights);
+            }
         }
+        let mut stats = Vec::with_capacity(new.len());
+        stats.extend_from_slice(&state.roster.stats[..head]);
         let (old, new) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
         merge(old, new, |before, after| match (before, after) {
-            (Some((at, old)), Some((_, new))) => {
-                let node = state.node_of(head + at);
-                nodes.push(if Arc::ptr_eq(old, new) || old == new {
-                    Arc::clone(node)
-                } else {
-                    let stats = node.stats().clone();
-                    Arc::new(Node::new(Arc::clone(new), stats, node.key()))
-                });
-            }
-            (None, Some((_, new))) => nodes.push(Arc::new(arrive(new, absent, now))),
+            (Some((at, _)), Some(_)) => stats.push(state.stats_of(head + at).clone()),
+            (None, Some((_, new))) => stats.push(arrive(new.id(), absent, ledger, now)),
             (Some((at, old)), None) => {
-                let node = state.node_of(head + at);
                 let gone = Absent {
-                    stats: node.stats().clone(),
-                    key: node.key(),
+                    stats: state.stats_of(head + at).clone(),
                     since: now,
                 };
                 absent.insert(old.id().clone(), gone);
             }
             (None, None) => {}
         });
-        if let Some((known, one_weight)) = alike {
-            nodes.extend_alike(&known[known.len() - tail..], one_weight);
-        }
-        nodes
+        let known = &state.roster.stats;
+        stats.extend_from_slice(&known[known.len() - tail..]);
+        Draft::new(set, stats, ledger)
     }
 
     fn publish(&mut self, next: State) {
@@ -176,8 +214,9 @@ impl Updater {
 
     fn tell(&self) {
         self.core.snapshots.send_replace(Snapshot {
-            set: self.state.set.clone(),
+            set: self.set.clone(),
             eligible: self.state.counts.eligible,
+            unconfirmed: self.unconfirmed,
             discovery: self.discovery.clone(),
         });
     }
@@ -206,21 +245,42 @@ fn common<'a>(pairs: impl Iterator<Item = (&'a Arc<Endpoint>, &'a Arc<Endpoint>)
     pairs.take_while(|(a, b)| Arc::ptr_eq(a, b)).count()
 }
 
-/// The node of an endpoint that is new, or back.
+/// The weights of a roster on one level of which the endpoints from `at` on
+/// changed from `before` to `after`; none if more changed than weights, and
+/// what has no part in picking.
+fn reweighted(
+    weights: &Arc<[u32]>,
+    at: usize,
+    before: &[Arc<Endpoint>],
+    after: &[Arc<Endpoint>],
+) -> Option<Arc<[u32]>> {
+    let alike = |(old, new): (&Arc<Endpoint>, &Arc<Endpoint>)| {
+        old.id() == new.id() && old.priority() == new.priority() && new.takes_calls()
+    };
+    if before.len() != after.len() || !before.iter().zip(after).all(alike) {
+        return None;
+    }
+    let changed = before
+        .iter()
+        .zip(after)
+        .any(|(old, new)| old.weight() != new.weight());
+    if !changed {
+        return Some(Arc::clone(weights));
+    }
+    let mut next: Arc<[u32]> = Arc::from(&**weights);
+    for (weight, endpoint) in Arc::make_mut(&mut next)[at..].iter_mut().zip(after) {
+        *weight = endpoint.weight();
+    }
+    Some(next)
+}
+
+/// The stats of an endpoint that is new, or back.
 fn arrive(
-    endpoint: &Arc<Endpoint>,
+    id: &EndpointId,
     absent: &mut HashMap<EndpointId, Absent>,
+    ledger: &mut Ledger,
     now: Timestamp,
-) -> Node {
-    let known = absent
-        .remove(endpoint.id())
-        .filter(|absent| absent.is_remembered(now));
-    let (stats, key) = known.map_or_else(
-        || {
-            let key = NodeKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
-            (EndpointStats::new(), key)
-        },
-        |absent| (absent.stats, absent.key),
-    );
-    Node::new(Arc::clone(endpoint), stats, key)
+) -> EndpointStats {
+    let known = absent.remove(id).filter(|absent| absent.is_remembered(now));
+    known.map_or_else(|| ledger.open(), |absent| absent.stats)
 }

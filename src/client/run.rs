@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use tokio::time::Sleep;
 
+use super::http::RequestHead;
 use super::service::{Permit, Retrying, Service, Services};
-use super::{Answered, Classify};
+use super::{Answered, CallSettings, Classify};
 use crate::balancer::DetachedPick;
 use crate::endpoint::{AddressPolicy, Endpoint};
 use crate::error::Error;
@@ -76,11 +77,28 @@ pub(super) struct Overdue {
     pub(super) error: Error,
 }
 
+/// What a request tells of its call.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    idempotent: bool,
+    hash: Option<u64>,
+}
+
+impl Asked {
+    pub(super) fn by(head: &RequestHead<'_>, settings: &CallSettings) -> Self {
+        let key = settings.key.as_ref();
+        Self {
+            idempotent: head.method.is_idempotent(),
+            hash: key.and_then(|key| key.hash_of(head)),
+        }
+    }
+}
+
 struct Call<'a, X, T> {
     services: &'a Services,
     service: &'a Service<X>,
     transport: &'a T,
-    idempotent: bool,
+    asked: Asked,
     deadline: Deadline,
 }
 
@@ -105,7 +123,7 @@ pub(super) async fn run<X, T>(
     service: &Service<X>,
     transport: &T,
     request: T::Request,
-    method: &Method,
+    asked: Asked,
 ) -> Result<Done<T::Answer>, T::Error>
 where
     X: Clone + Send + Sync + 'static,
@@ -116,7 +134,7 @@ where
         services,
         service,
         transport,
-        idempotent: method.is_idempotent(),
+        asked,
         deadline: Deadline::of(now, services.settings.timeout),
     };
     call.run(request, now).await
@@ -272,7 +290,7 @@ where
     fn hedge_after(&self, attempts: u32) -> Option<Duration> {
         let hedging = self.service.state.hedging.as_ref()?;
         let retry = &self.services.settings.retry;
-        let may = attempts == 1 && retry.may_repeat(self.idempotent);
+        let may = attempts == 1 && retry.may_repeat(self.asked.idempotent);
         may.then(|| hedging.asked(self.services.now())).flatten()
     }
 
@@ -305,7 +323,7 @@ where
             status: None,
             grpc: None,
             pushback: Pushback::None,
-            idempotent: self.idempotent,
+            idempotent: self.asked.idempotent,
             attempts,
         };
         let result = match sent {
@@ -386,7 +404,10 @@ where
         let most = limits.map_or(u32::MAX, Limits::of_one_endpoint);
         let mut full = false;
         loop {
-            let options = PickOptions::new().tried(tried);
+            let mut options = PickOptions::new().tried(tried);
+            if let Some(hash) = self.asked.hash {
+                options = options.hash(hash);
+            }
             let pick = match self.service.balancer.pick_with(&options) {
                 Err(_) if full => {
                     let reason = "every endpoint has as many calls in flight as its limit allows";

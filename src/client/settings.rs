@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::http::RequestKey;
 use super::{Classify, HttpStatus};
 use crate::endpoint::AddressPolicy;
 use crate::event::Observer;
@@ -34,6 +35,7 @@ pub struct CallSettings {
     pub(super) throttle: Option<Throttle>,
     pub(super) wait: Duration,
     pub(super) classify: Arc<dyn Classify>,
+    pub(super) key: Option<RequestKey>,
     pub(super) addresses: Option<AddressPolicy>,
     pub(super) observer: Option<Arc<dyn Observer>>,
 }
@@ -103,6 +105,7 @@ impl Default for CallSettings {
             throttle: None,
             wait: Duration::from_secs(5),
             classify: Arc::new(HttpStatus),
+            key: None,
             addresses: None,
             observer: None,
         }
@@ -163,6 +166,13 @@ macro_rules! setters {
         #[must_use]
         pub fn classify(self, classify: impl crate::client::Classify) -> Self {
             self.set(|settings| settings.classify = std::sync::Arc::new(classify))
+        }
+
+        /// Where the key of a call is found, for strategies that go by keys; none
+        /// if not set.
+        #[must_use]
+        pub fn key(self, key: crate::client::http::RequestKey) -> Self {
+            self.set(|settings| settings.key = Some(key))
         }
 
         /// Which addresses calls may go to, whatever a registry says.

@@ -44,7 +44,7 @@ pub use locality::Locality;
 pub use name::{EndpointId, ServiceName};
 pub use policy::AddressPolicy;
 pub(crate) use set::merge;
-pub use set::{Changed, Diff, EndpointSet};
+pub use set::{Changed, Diff, EndpointSet, Skipped};
 
 use crate::error::Error;
 

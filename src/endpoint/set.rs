@@ -31,6 +31,34 @@ use crate::error::Error;
 pub struct EndpointSet {
     version: u64,
     endpoints: Arc<[Arc<Endpoint>]>,
+    skipped: Option<Arc<Skipped>>,
+}
+
+/// What a source left out of a set because it could not be used: malformed
+/// entries, and all but the first of those with the same id.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// How many.
+    pub count: usize,
+    /// Why one of them was.
+    pub example: Error,
+}
+
+impl Skipped {
+    /// One entry that was left out.
+    #[must_use]
+    pub fn one(example: Error) -> Self {
+        Self { count: 1, example }
+    }
+
+    /// Counts one entry more in `skipped`, whose first example stays.
+    pub fn count(skipped: &mut Option<Self>, example: Error) {
+        match skipped {
+            Some(skipped) => skipped.count += 1,
+            None => *skipped = Some(Self::one(example)),
+        }
+    }
 }
 
 impl EndpointSet {
@@ -40,6 +68,7 @@ impl EndpointSet {
         Self {
             version: 0,
             endpoints: Arc::from([]),
+            skipped: None,
         }
     }
 
@@ -119,6 +148,15 @@ impl EndpointSet {
         self.followed_by(next)
     }
 
+    /// The set that follows this one with these endpoints, whose ids differ.
+    /// O(n log n), O(n) when they come ordered.
+    pub(crate) fn next_shared(&self, endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
+        let mut next: Vec<_> = endpoints.into_iter().collect();
+        next.sort_by(|a, b| a.id().cmp(b.id()));
+        debug_assert!(next.windows(2).all(|pair| pair[0].id() < pair[1].id()));
+        self.followed_by(next)
+    }
+
     fn followed_by(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
         let same = endpoints.len() == self.len()
             && endpoints
@@ -133,7 +171,21 @@ impl EndpointSet {
             // read from a file may claim anything.
             version: self.version.wrapping_add(1),
             endpoints: endpoints.into(),
+            skipped: None,
         }
+    }
+
+    /// The same set, which says what its source left out.
+    #[must_use]
+    pub fn with_skipped(mut self, skipped: Option<Skipped>) -> Self {
+        self.skipped = skipped.map(Arc::new);
+        self
+    }
+
+    /// What its source left out of it, where that is something.
+    #[must_use]
+    pub fn skipped(&self) -> Option<&Skipped> {
+        self.skipped.as_deref()
     }
 
     /// Rises with every change that its source saw. Versions of different
@@ -146,6 +198,11 @@ impl EndpointSet {
     /// The endpoints, ordered by id.
     #[must_use]
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// The endpoints, to be shared as a whole.
+    pub(crate) fn shared(&self) -> &Arc<[Arc<Endpoint>]> {
         &self.endpoints
     }
 

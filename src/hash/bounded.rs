@@ -98,6 +98,27 @@ impl BoundedLoad {
         u64::try_from(capacity).unwrap_or(u64::MAX)
     }
 
+    /// Whether a node that holds `held` may take one more: `held` is below its
+    /// [`capacity`](Self::capacity), found without a division. O(1).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use waypost::hash::BoundedLoad;
+    ///
+    /// let bound = BoundedLoad::new(0.25);
+    /// assert!(bound.has_room(31, 1, 4, 100) && !bound.has_room(32, 1, 4, 100));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self, held: u64, weight: u32, total_weight: u64, load: u64) -> bool {
+        // A whole number is below ⌈x⌉ exactly if it is below x. The left side saturates far above
+        // what the right one can be.
+        let share = u128::from(self.factor) * u128::from(weight) * u128::from(load);
+        let taken = (u128::from(held) * u128::from(total_weight)).saturating_mul(Self::UNIT.into());
+        taken < share
+    }
+
     /// The owner of a hash if it has room, else the first node with room that random jumps meet;
     /// after 64 of them, the first in the table's own order. `None` if no node has room.
     ///

@@ -53,4 +53,8 @@ impl Discover for Fixed {
             .chain(stream::pending())
             .boxed()
     }
+
+    fn is_authoritative(&self) -> bool {
+        true
+    }
 }

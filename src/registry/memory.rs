@@ -166,6 +166,10 @@ impl Discover for InMemory {
         })
         .boxed()
     }
+
+    fn is_authoritative(&self) -> bool {
+        true
+    }
 }
 
 impl Registry for InMemory {

@@ -19,18 +19,37 @@
 //! Implement the traits, and run the contract suite of the `testing` module
 //! (feature `testing`) on it: the same that ours pass.
 
+#[allow(dead_code, reason = "its users are behind features of their own")]
+mod announce;
+#[cfg(feature = "dns")]
+mod dns;
+#[cfg(feature = "file")]
+mod file;
 mod fixed;
+#[allow(dead_code, reason = "its users are behind features of their own")]
+mod follow;
+mod guard;
 mod memory;
 mod registration;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+#[cfg(feature = "dns")]
+pub use dns::{Dns, DnsBuilder, Families};
+#[cfg(feature = "file")]
+pub use file::File;
 pub use fixed::Fixed;
+pub(crate) use guard::Guard;
+pub use guard::RemovalGuard;
 pub use memory::{Heartbeat, InMemory, Lease};
 pub use registration::{Keeper, Registration, RegistrationState};
+#[cfg(feature = "snapshot")]
+pub use snapshot::Snapshotted;
 
 use crate::endpoint::{Endpoint, EndpointSet, ServiceName};
 use crate::error::Error;
@@ -49,6 +68,13 @@ pub trait Discover: Send + Sync + 'static {
     /// goes on trying, with jittered exponential backoff, for as long as it is
     /// polled. Dropping the stream ends the interest.
     fn watch(&self, service: &ServiceName) -> BoxStream<'static, Result<EndpointSet, Error>>;
+
+    /// Whether its answers are never doubted ([`RemovalGuard`]): it is the
+    /// truth, not somebody's knowledge of it. Only what lives in this process,
+    /// or is written by hand, can say so.
+    fn is_authoritative(&self) -> bool {
+        false
+    }
 }
 
 /// A source that takes entries, too.
@@ -77,6 +103,10 @@ macro_rules! deref {
                 service: &ServiceName,
             ) -> BoxStream<'static, Result<EndpointSet, Error>> {
                 (**self).watch(service)
+            }
+
+            fn is_authoritative(&self) -> bool {
+                (**self).is_authoritative()
             }
         }
 

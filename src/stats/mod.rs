@@ -3,7 +3,7 @@
 //!
 //! These figures are the only way back from a call to the balancer, and they
 //! are written twice a call, so their layout decides how fast a pick is: every
-//! thread counts in a cache line of its own, and a reader adds the lines up.
+//! thread counts in cache lines of its own, and a reader adds the lines up.
 //! A locked addition to a shared line costs 2 ns when nobody else writes it and
 //! some 50 ns when another core does; a plain store to one's own costs half a
 //! nanosecond either way.
@@ -13,32 +13,59 @@
 //! absence forgets nothing.
 
 mod latency;
+mod ledger;
 mod outcome;
 mod stripe;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub(crate) use ledger::{Counters, FewStripes, Ledger};
 pub use outcome::Outcome;
 
 use crate::sync::Slot;
 use crate::time::Timestamp;
 use latency::Latency;
-use stripe::Stripe;
+use ledger::Row;
 
 /// The live figures of one endpoint, shared by all who refer to it.
 #[derive(Clone, Debug)]
-pub struct EndpointStats {
-    stripes: Arc<[Stripe]>,
-    latency: Arc<Latency>,
+pub struct EndpointStats(Arc<Figures>);
+
+#[derive(Debug)]
+struct Figures {
+    key: NodeKey,
+    row: Row,
+    latency: Latency,
+}
+
+/// Tells endpoints of a process apart for as long as their stats live: the same
+/// replica keeps its key from set to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeKey(pub(crate) u64);
+
+impl NodeKey {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl EndpointStats {
-    pub(crate) fn new() -> Self {
-        Self {
-            stripes: (0..Slot::stripes()).map(|_| Stripe::default()).collect(),
-            latency: Arc::default(),
-        }
+    fn new(row: Row) -> Self {
+        Self(Arc::new(Figures {
+            key: NodeKey::next(),
+            row,
+            latency: Latency::default(),
+        }))
+    }
+
+    /// What tells the endpoint apart from others.
+    #[must_use]
+    #[inline]
+    pub fn key(&self) -> NodeKey {
+        self.0.key
     }
 
     /// Calls in flight now. O(stripes in use): as many as threads that pick,
@@ -49,28 +76,13 @@ impl EndpointStats {
     #[must_use]
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        // One or two threads that pick are common, and a loop for so few costs
-        // more than what it adds up.
-        let sum = match (Slot::in_use(), &*self.stripes) {
-            (1, [first, ..]) => first.in_flight(),
-            (2, [first, second, ..]) => first.in_flight().wrapping_add(second.in_flight()),
-            (in_use, stripes) => sum(stripes, in_use),
-        };
-        // A call that began under one thread and ended under another leaves
-        // +1 in one stripe and -1 in the next; a reader between the two may
-        // see the -1 alone.
-        sum.cast_signed().max(0).cast_unsigned()
+        self.0.row.in_flight()
     }
 
     /// How the calls ended so far. O(stripes).
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.stripes
-            .iter()
-            .fold(Totals::default(), |mut totals, stripe| {
-                stripe.add_to(&mut totals);
-                totals
-            })
+        self.0.row.totals()
     }
 
     /// The mean latency of answered calls, weighted to the last ten seconds
@@ -78,37 +90,22 @@ impl EndpointStats {
     /// calls); none before the first.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
-        self.latency.mean()
+        self.0.latency.mean()
     }
 
-    /// Every slot has a stripe; looking it up without a way to panic keeps the
-    /// hot path free of what unwinding would need.
-    #[inline]
-    pub(crate) fn begin(&self, slot: Slot) {
-        if let Some(stripe) = self.stripes.get(usize::from(slot.stripe)) {
-            stripe.begin(slot);
-        }
+    /// Where its counters are in their ledger.
+    pub(crate) fn row(&self) -> u32 {
+        self.0.row.number()
     }
 
-    #[inline]
     pub(crate) fn end(&self, slot: Slot, outcome: Outcome) {
-        if let Some(stripe) = self.stripes.get(usize::from(slot.stripe)) {
-            stripe.end(slot, outcome);
-        }
+        self.0.row.end(slot, outcome);
     }
 
     #[inline]
     pub(crate) fn took(&self, latency: Duration, now: Timestamp) {
-        self.latency.record(latency, now);
+        self.0.latency.record(latency, now);
     }
-}
-
-#[inline(never)]
-fn sum(stripes: &[Stripe], in_use: usize) -> u32 {
-    stripes
-        .iter()
-        .take(in_use)
-        .fold(0, |sum, stripe| sum.wrapping_add(stripe.in_flight()))
 }
 
 /// How the calls to an endpoint ended.

@@ -1,18 +1,18 @@
-//! One thread's line of one endpoint's counters.
+//! What one thread counts of one endpoint.
 
 use super::{Outcome, Totals};
 use crate::sync::Slot;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The counters of one endpoint that one slot writes, alone in their cache
-/// line.
+/// The counters of one endpoint that one slot writes; two of them are a cache
+/// line, which is the slot's own.
 ///
 /// Orderings are relaxed throughout: the counters guard nothing, they are
 /// estimates that other threads read; the program order of each thread, and the
 /// lease's mutex between one tenant of a slot and the next, keep every single
 /// counter exact.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(32))]
 pub(super) struct Stripe {
     /// Wraps below zero when calls end under this slot that began under
     /// another; only the sum over all stripes is the number in flight.
@@ -56,6 +56,13 @@ impl Stripe {
     #[inline]
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reset(&self) {
+        self.in_flight.store(0, Ordering::Relaxed);
+        for counter in [&self.succeeded, &self.failed, &self.cancelled] {
+            counter.store(0, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn add_to(&self, totals: &mut Totals) {

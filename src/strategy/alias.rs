@@ -28,10 +28,11 @@ impl WeightedDraw {
         }
         // Scaled by n, so that the mean column is `total`: integers keep the
         // shares exact. 2^32 nodes of weight 2^32 are 2^64 < 2^128.
-        let total: u128 = view.weights().map(u128::from).sum();
+        let total: u128 = view.weights().iter().copied().map(u128::from).sum();
         let mut share: Vec<u128> = view
             .weights()
-            .map(|weight| u128::from(weight) * u128::from(n))
+            .iter()
+            .map(|&weight| u128::from(weight) * u128::from(n))
             .collect();
         let mut columns: Vec<Column> = (0..n)
             .map(|alias| Column {

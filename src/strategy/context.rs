@@ -143,6 +143,7 @@ impl<'a> PickContext<'a> {
 
     /// Kept apart: few calls come here, and it would bloat every pick.
     #[cold]
+    #[inline(never)]
     fn next_untried(&self, view: &View, index: NodeIndex) -> Option<NodeIndex> {
         let start = index.min(view.len());
         (start..view.len())

@@ -40,30 +40,26 @@ impl Strategy for LeastConn {
 impl Picker for LeastConnPicker {
     #[inline]
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
-        let nodes = self.view.nodes();
-        let start = (self.turn.next(context) as usize).min(nodes.len());
-        let (before, from) = nodes.split_at(start);
-        let mut best: Option<(usize, Load)> = None;
-        for (offset, node) in from.iter().chain(before).enumerate() {
-            if !context.tried().is_empty() && context.tried().contains(node.key()) {
+        let view = &self.view;
+        let start = self.turn.next(context).min(view.len());
+        let mut best: Option<(NodeIndex, Load)> = None;
+        for index in (start..view.len()).chain(0..start) {
+            if !context.may_pick(view, index) {
                 continue;
             }
             let load = Load {
-                in_flight: node.stats().in_flight(),
-                weight: node.weight(),
+                in_flight: view.in_flight(index),
+                weight: view.weight(index),
             };
             if best.as_ref().is_none_or(|(_, best)| load.is_below(best)) {
                 let idle = load.in_flight == 0;
-                best = Some((offset, load));
+                best = Some((index, load));
                 if idle {
                     break;
                 }
             }
         }
-        let (offset, _) = best?;
-        let index = start + offset;
-        let index = index.checked_sub(nodes.len()).unwrap_or(index);
-        Some(index as NodeIndex)
+        best.map(|(index, _)| index)
     }
 }
 

@@ -12,8 +12,12 @@
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
 //! | [`Random`] | O(1) | as round robin, with very many clients |
 //! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
+//! | [`RingHash`] | O(1): one cache line | equal keys shall meet the same endpoint: caches, sessions, shards |
+//! | [`Maglev`] | O(1): one index | as `RingHash`, with even shares, where endpoints seldom change |
+//! | [`BlockHrw`] | O(16) | as `RingHash`, for thousands of equal endpoints whose health flaps |
+//! | [`Rendezvous`] | O(n) | as `RingHash`, with even shares, up to some dozens of endpoints |
 //!
-//! All of them honour weights, and none of them returns an endpoint that the
+//! All of them but `BlockHrw` honour weights, and none of them returns an endpoint that the
 //! call has [tried](Tried) while another is left.
 //!
 //! # A strategy of your own
@@ -49,20 +53,33 @@
 //! ```
 
 mod alias;
+mod block_hrw;
+mod common;
 mod context;
+mod keyed;
 mod least_conn;
+mod maglev;
 mod p2c;
 mod random;
+mod rendezvous;
+mod ring_hash;
 mod round_robin;
 mod tried;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+pub use block_hrw::BlockHrw;
+pub(crate) use common::{Common, Memory};
 pub use context::{PickContext, PickOptions};
+pub use keyed::MissingKey;
 pub use least_conn::LeastConn;
+pub use maglev::Maglev;
 pub use p2c::P2c;
 pub use random::Random;
+pub use rendezvous::Rendezvous;
+pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
 pub use tried::Tried;
 
@@ -80,10 +97,24 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     /// Prepares the choice among the nodes of `view`. Runs on each change of
     /// the set, off the hot path; an O(n) preparation is fine.
     fn build(&self, view: &View) -> BoxPicker;
+
+    /// Prepares the choice, given the picker that the new one takes the place of: the same as
+    /// [`build`](Self::build), for less where little has changed. `before` was built by this
+    /// strategy for the last view of the same level; what it is can be found out by a downcast.
+    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
+        let _ = before;
+        self.build(view)
+    }
+
+    /// Whether its pickers ask for [`View::total_in_flight`]. A balancer then keeps a total, which
+    /// costs each call two more writes.
+    fn reads_total(&self) -> bool {
+        false
+    }
 }
 
 /// A choice that was prepared for one view.
-pub trait Picker: Send + Sync + 'static {
+pub trait Picker: Any + Send + Sync {
     /// The position, in the view that the picker was built for, of the node
     /// that gets the call; none when the call has tried them all.
     ///
@@ -96,10 +127,26 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
     fn build(&self, view: &View) -> BoxPicker {
         (**self).build(view)
     }
+
+    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
+        (**self).rebuild(view, before)
+    }
+
+    fn reads_total(&self) -> bool {
+        (**self).reads_total()
+    }
 }
 
 impl<T: Strategy + ?Sized> Strategy for Box<T> {
     fn build(&self, view: &View) -> BoxPicker {
         (**self).build(view)
+    }
+
+    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
+        (**self).rebuild(view, before)
+    }
+
+    fn reads_total(&self) -> bool {
+        (**self).reads_total()
     }
 }

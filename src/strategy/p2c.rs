@@ -46,7 +46,7 @@ impl Strategy for P2c {
 
 /// Two endpoints or more, all of one weight: what most services are, and so a
 /// picker of its own, without the branches of the other.
-struct Uniform(Weighted);
+pub(super) struct Uniform(Weighted);
 
 impl Picker for Uniform {
     #[inline]
@@ -56,15 +56,12 @@ impl Picker for Uniform {
         }
         let view = &self.0.view;
         let (first, second) = context.rng().two_below(view.len());
-        Some(if view.in_flight(second) < view.in_flight(first) {
-            second
-        } else {
-            first
-        })
+        let (a, b) = view.two_in_flight(first, second);
+        Some(if b < a { second } else { first })
     }
 }
 
-struct Weighted {
+pub(super) struct Weighted {
     view: View,
     draw: WeightedDraw,
 }
@@ -86,9 +83,10 @@ impl Picker for Weighted {
 impl Weighted {
     /// Compares in-flight calls per unit of weight, without a division.
     fn lighter(&self, first: NodeIndex, second: NodeIndex) -> NodeIndex {
-        let (a, b) = (self.view.node(first), self.view.node(second));
-        let load_a = u64::from(a.stats().in_flight()) * u64::from(b.weight());
-        let load_b = u64::from(b.stats().in_flight()) * u64::from(a.weight());
+        let view = &self.view;
+        let (a, b) = view.two_in_flight(first, second);
+        let load_a = u64::from(a) * u64::from(view.weight(second));
+        let load_b = u64::from(b) * u64::from(view.weight(first));
         if load_b < load_a { second } else { first }
     }
 

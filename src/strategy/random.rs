@@ -39,7 +39,7 @@ impl Strategy for Random {
 
 /// Endpoints of one weight: what most services are, and so a picker of its own,
 /// without the branches of the other.
-struct Uniform(Weighted);
+pub(super) struct Uniform(Weighted);
 
 impl Picker for Uniform {
     #[inline]
@@ -51,7 +51,7 @@ impl Picker for Uniform {
     }
 }
 
-struct Weighted {
+pub(super) struct Weighted {
     view: View,
     draw: WeightedDraw,
 }

@@ -32,20 +32,23 @@ impl Strategy for RoundRobin {
     fn build(&self, view: &View) -> BoxPicker {
         let view = view.clone();
         match Turn::new(&view) {
-            Turn::Equal(_) => Box::new(Equal(view)),
-            turn @ Turn::Stride(_) => Box::new(Weighted { view, turn }),
+            Turn::Equal(n) if n > 0 => Box::new(Equal(view)),
+            turn => Box::new(Weighted { view, turn }),
         }
     }
 }
 
-/// Endpoints of one weight: what most services are, and so a picker of its own,
+/// One endpoint or more, all of one weight: what most services are, and so a picker of its own,
 /// without the branches of the other.
-struct Equal(View);
+pub(super) struct Equal(View);
 
 impl Picker for Equal {
     #[inline]
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
-        let index = next_of(self.0.len(), context);
+        let index = next_or_any(self.0.len(), context);
+        if context.tried().is_empty() {
+            return Some(index);
+        }
         context.first_untried(&self.0, index)
     }
 }
@@ -74,47 +77,41 @@ impl Turn {
         if view.is_uniform() {
             return Self::Equal(view.len());
         }
-        let heaviest = view.weights().max().unwrap_or(1);
-        let scaled = |weight: u32| {
+        let heaviest = view.weights().iter().copied().max().unwrap_or(1);
+        let scaled = |&weight: &u32| {
             let share = u64::from(weight) * u64::from(u16::MAX);
             // A weight of 1 beside one of 100,000 still gets a turn.
             (share.div_ceil(u64::from(heaviest))).max(1) as u16
         };
-        Self::Stride(view.weights().map(scaled).collect())
+        Self::Stride(view.weights().iter().map(scaled).collect())
     }
 
     #[inline]
     pub(super) fn next(&self, context: &mut PickContext<'_>) -> NodeIndex {
         match self {
-            Self::Equal(n) => next_of(*n, context),
+            Self::Equal(n) => next_or_any(*n, context),
             Self::Stride(weights) => stride(weights, context.cursor()),
         }
     }
 }
 
-/// The next of n places.
+/// The next of n places. The cursor after the last place is the first; none for
+/// one that lies beyond, because it comes from before the set shrank, or is a
+/// new thread's random one.
 #[inline]
-fn next_of(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
-    let next = *context.cursor() + 1;
-    let next = if next < u64::from(n) {
-        next
-    } else {
-        turn_over(next, n, context)
-    };
-    *context.cursor() = next;
-    next as NodeIndex
+pub(super) fn next_of(n: u32, cursor: u64) -> Option<NodeIndex> {
+    let n = u64::from(n);
+    let next = cursor + 1;
+    let next = if next == n { 0 } else { next };
+    (next < n).then_some(next as NodeIndex)
 }
 
-/// The cursor after the last place is the first; one that lies beyond comes
-/// from before the set shrank, or is a new thread's random one, and begins
-/// anywhere.
-#[cold]
-fn turn_over(next: u64, n: u32, context: &mut PickContext<'_>) -> u64 {
-    if next == u64::from(n) {
-        0
-    } else {
-        u64::from(context.rng().below(n))
-    }
+/// The next of n places, from a random one where the cursor names none.
+#[inline]
+fn next_or_any(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
+    let next = next_of(n, *context.cursor()).unwrap_or_else(|| context.rng().below(n));
+    *context.cursor() = u64::from(next);
+    next
 }
 
 /// Steps the sequence until it meets a place that is not skipped in its round.

@@ -14,8 +14,10 @@
 //! # }
 //! ```
 
+mod chaos;
 mod registries;
 mod strategies;
 
+pub use chaos::{Fault, Faults, chaos};
 pub use registries::{discover, registry};
 pub use strategies::strategy;

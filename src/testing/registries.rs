@@ -316,25 +316,43 @@ impl Discover for AsDiscover {
 }
 
 /// A stream of sets that is read with a law in hand.
-struct Watch {
+pub(super) struct Watch {
     sets: BoxStream<'static, Result<EndpointSet, Error>>,
     patience: Duration,
 }
 
 impl Watch {
-    fn new<D: Discover + ?Sized>(source: &D, service: &ServiceName, patience: Duration) -> Self {
+    pub(super) fn new<D: Discover + ?Sized>(
+        source: &D,
+        service: &ServiceName,
+        patience: Duration,
+    ) -> Self {
         Self {
             sets: source.watch(service),
             patience,
         }
     }
 
-    async fn next(&mut self, law: &str) -> EndpointSet {
+    pub(super) async fn next(&mut self, law: &str) -> EndpointSet {
         timeout(self.patience, self.sets.next())
             .await
             .unwrap_or_else(|_| panic!("in time: {law}"))
             .unwrap_or_else(|| panic!("the stream ended: {law}"))
             .unwrap_or_else(|error| panic!("{error}: {law}"))
+    }
+
+    /// The next set, where one comes within that time; errors are passed over.
+    pub(super) async fn within(&mut self, time: Duration) -> Option<EndpointSet> {
+        let set = async {
+            loop {
+                match self.sets.next().await {
+                    Some(Ok(set)) => return set,
+                    Some(Err(_)) => {}
+                    None => panic!("the stream ended, which no error may do"),
+                }
+            }
+        };
+        timeout(time, set).await.ok()
     }
 
     /// The first set that is as it should be.
@@ -362,11 +380,11 @@ impl Watch {
     }
 }
 
-fn service(name: &str) -> ServiceName {
+pub(super) fn service(name: &str) -> ServiceName {
     ServiceName::new(format!("waypost-contract-{name}")).expect("it is a name")
 }
 
-fn endpoint(i: usize) -> Endpoint {
+pub(super) fn endpoint(i: usize) -> Endpoint {
     Endpoint::builder(format!("127.0.0.1:{}", 10_000 + i))
         .id(format!("contract-{i:03}"))
         .build()

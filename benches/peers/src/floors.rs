@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
+use waypost::time::Clock;
 
 use crate::timing::{Helper, Row};
 
 pub const FETCH_ADD: &str = "relaxed fetch_add";
+pub const INSTANT: &str = "Instant::now";
+pub const TSC: &str = "waypost Clock::tsc, now";
 
 pub fn rows() -> Vec<Row> {
     let counter = AtomicU64::new(0);
     let swap = ArcSwap::from_pointee(7_u64);
     let mut cache = Cache::new(Arc::new(ArcSwap::from_pointee(7_u64)));
     let arc = Arc::new(7_u64);
+    let tsc = Clock::tsc();
     vec![
         Row::repeated(FETCH_ADD, move || {
             black_box(black_box(&counter).fetch_add(1, Ordering::Relaxed));
@@ -29,8 +33,11 @@ pub fn rows() -> Vec<Row> {
         Row::repeated("Arc clone + drop", move || {
             drop(black_box(Arc::clone(black_box(&arc))));
         }),
-        Row::repeated("Instant::now", || {
+        Row::repeated(INSTANT, || {
             black_box(Instant::now());
+        }),
+        Row::repeated(TSC, move || {
+            black_box(tsc.now());
         }),
     ]
 }

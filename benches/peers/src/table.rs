@@ -1,7 +1,7 @@
 //! How the figures are shown, and held against the targets.
 
 use crate::timing::Row;
-use crate::{pingora, tower, waypost};
+use crate::{floors, pingora, tower, waypost};
 
 /// The rows of one kind of work.
 pub struct Section {
@@ -77,13 +77,15 @@ fn grouped(number: usize) -> String {
 enum Target {
     /// At most this part of the time that the peer takes.
     Part(&'static str, f64),
+    /// At most twice that floor and so many nanoseconds.
+    TwiceAnd(&'static str, f64),
     /// Two threads do at least so many times what one does.
     Scaling(f64),
 }
 
 /// Each target, in the section it is about and for each n that was measured.
 pub fn print_targets(picks: &Section, rebuilds: &Section, contended: &Section) {
-    use Target::{Part, Scaling};
+    use Target::{Part, Scaling, TwiceAnd};
     println!("targets");
     for (section, threads, ours, target) in [
         (picks, 1, waypost::P2C, Part(tower::PENDING, 15.0)),
@@ -94,6 +96,18 @@ pub fn print_targets(picks: &Section, rebuilds: &Section, contended: &Section) {
             Part(pingora::ROUND_ROBIN, 20.0),
         ),
         (picks, 1, waypost::RANDOM, Part(pingora::RANDOM, 20.0)),
+        (
+            picks,
+            1,
+            waypost::P2C_LATENCY,
+            TwiceAnd(floors::INSTANT, 20.0),
+        ),
+        (
+            picks,
+            1,
+            waypost::P2C_LATENCY_TSC,
+            TwiceAnd(floors::TSC, 20.0),
+        ),
         (contended, 2, waypost::P2C, Part(tower::PENDING_MUTEX, 15.0)),
         (contended, 2, waypost::ROUND_ROBIN, Scaling(1.5)),
         (contended, 2, waypost::RANDOM, Scaling(1.5)),
@@ -125,6 +139,17 @@ pub fn print_targets(picks: &Section, rebuilds: &Section, contended: &Section) {
                         "{ours} ns to {theirs} of {peer}: 1/{ratio:.1}, to be at most 1/{part}"
                     );
                     (ratio >= part, figures)
+                }
+                TwiceAnd(floor, more) => {
+                    let Some(floor_row) = section.find(floor, None, row.threads) else {
+                        continue;
+                    };
+                    let (ours, twice) = (row.typical(), 2.0 * floor_row.typical());
+                    let (above, figure) = (ours - twice, nanos(ours));
+                    let figures = format!(
+                        "{figure} ns: twice {floor} and {above:.1}, to be at most {more} more"
+                    );
+                    (above <= more, figures)
                 }
                 Scaling(least) => {
                     let scaling = section.scaling(row).unwrap_or_default();

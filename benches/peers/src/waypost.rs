@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use waypost::strategy::{LeastConn, P2c, Random, RoundRobin, Strategy};
+use waypost::time::Clock;
 use waypost::{Balancer, Endpoint, EndpointSet, Outcome, Updater};
 
 use crate::address;
@@ -12,6 +13,7 @@ use crate::timing::{Helper, Row};
 
 pub const P2C: &str = "waypost P2c";
 pub const P2C_LATENCY: &str = "waypost P2c, with latency";
+pub const P2C_LATENCY_TSC: &str = "waypost P2c, with latency by TSC";
 pub const ROUND_ROBIN: &str = "waypost RoundRobin";
 pub const RANDOM: &str = "waypost Random";
 pub const LEAST_CONN: &str = "waypost LeastConn";
@@ -19,10 +21,11 @@ pub const APPLY_WEIGHT: &str = "waypost RoundRobin, apply (weight)";
 pub const APPLY_METADATA: &str = "waypost P2c, apply (metadata)";
 const MAKE_AND_APPLY: &str = "waypost RoundRobin, make + apply (weight)";
 
-fn balancer(strategy: impl Strategy, n: usize, latency: bool) -> (Balancer, Updater) {
+fn balancer(strategy: impl Strategy, n: usize, clock: Option<Clock>) -> (Balancer, Updater) {
     let (balancer, mut updater) = Balancer::builder("bench")
         .strategy(strategy)
-        .latency(latency)
+        .latency(clock.is_some())
+        .clock(clock.unwrap_or_default())
         .manual()
         .expect("the name is one");
     updater.apply(set(n));
@@ -42,20 +45,24 @@ fn pick(balancer: &Balancer) {
 
 pub fn picks(n: usize) -> Vec<Row> {
     let pick_and_drop = |name, strategy: Arc<dyn Strategy>| {
-        let (balancer, _) = balancer(strategy, n, false);
+        let (balancer, _) = balancer(strategy, n, None);
         Row::repeated(name, move || pick(&balancer))
     };
-    let (timed, _) = balancer(P2c::new(), n, true);
+    let timed = |name, clock| {
+        let (balancer, _) = balancer(P2c::new(), n, Some(clock));
+        Row::repeated(name, move || {
+            let pick = balancer.pick().expect("there are endpoints");
+            black_box(pick.address());
+            pick.finish(Outcome::Success);
+        })
+    };
     [
         pick_and_drop(P2C, Arc::new(P2c::new())),
         pick_and_drop(ROUND_ROBIN, Arc::new(RoundRobin::new())),
         pick_and_drop(RANDOM, Arc::new(Random::new())),
         pick_and_drop(LEAST_CONN, Arc::new(LeastConn::new())),
-        Row::repeated(P2C_LATENCY, move || {
-            let pick = timed.pick().expect("there are endpoints");
-            black_box(pick.address());
-            pick.finish(Outcome::Success);
-        }),
+        timed(P2C_LATENCY, Clock::system()),
+        timed(P2C_LATENCY_TSC, Clock::tsc()),
     ]
     .map(|row| row.on(n))
     .into()
@@ -63,7 +70,7 @@ pub fn picks(n: usize) -> Vec<Row> {
 
 pub fn contended(n: usize, helper: &Helper) -> Vec<Row> {
     let pair = |name, strategy: Arc<dyn Strategy>| {
-        let (balancer, _) = balancer(strategy, n, false);
+        let (balancer, _) = balancer(strategy, n, None);
         Row::pair(name, move || pick(&balancer), helper).map(|row| row.on(n))
     };
     [
@@ -105,7 +112,7 @@ fn rebuild(
     changed: impl Fn(u64) -> Endpoint + 'static,
     with_making: bool,
 ) -> Row {
-    let (balancer, mut updater) = balancer(strategy, n, false);
+    let (balancer, mut updater) = balancer(strategy, n, None);
     let mut turn = 0;
     Row::sampled(name, move |times| {
         let mut took = Duration::ZERO;

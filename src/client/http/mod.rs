@@ -36,12 +36,14 @@
 //! made from a [`Directory`](crate::Directory) takes every host that is a name.
 
 mod body;
+mod key;
 mod pinned;
 mod replay;
 mod route;
 mod service;
 
 pub use body::Tracked;
+pub use key::{RequestHead, RequestKey, SourceAddr};
 pub use pinned::Pinned;
 pub use replay::{
     CloneBody, Copied, Kept, Nothing, RecordBody, Recorded, Replay, ReplayBody, SendOnce,

@@ -15,9 +15,9 @@ use tower_service::Service;
 
 use super::replay::{CloneBody, Kept, Replay, SendOnce};
 use super::route::{Factory, Rewrite, Route};
-use super::{BoxError, Tracked};
+use super::{BoxError, RequestHead, Tracked};
 use crate::balancer::Balancer;
-use crate::client::run::{self, SendError, Transport};
+use crate::client::run::{self, Asked, SendError, Transport};
 use crate::client::service::{self as shared, Services, States, Target};
 use crate::client::settings::setters;
 use crate::client::{CallSettings, Classify, Directory};
@@ -221,9 +221,9 @@ impl<Q, K, R> Balanced<Q, K, R> {
             return Ok(send(client, request).await?.map(Tracked::untracked));
         };
         let settings = &services.settings;
-        let method = request.method().clone();
+        let asked = Asked::by(&RequestHead::of(&request), settings);
         let (request, sender) = Sender::new(&self.route, &self.replay, &settings.retry, request);
-        let done = run::run(services, &service, &sender, request, &method).await?;
+        let done = run::run(services, &service, &sender, request, asked).await?;
         let (answer, held) = (done.answer, done.held);
         Ok(answer.map(|body| Tracked::new(body, held)))
     }

@@ -54,8 +54,8 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use reqwest::{Body, ClientBuilder, Request, Response, ResponseBuilderExt as _, Url};
 use reqwest_middleware::{Error as MiddlewareError, Middleware, Next};
 
-use super::http::Tracked;
-use super::run::{self, Held, SendError, Transport};
+use super::http::{RequestHead, Tracked};
+use super::run::{self, Asked, Held, SendError, Transport};
 use super::service::{self, Service, Services, States, Target};
 use super::settings::setters;
 use super::{CallSettings, Classify, Directory};
@@ -202,7 +202,13 @@ impl Middleware for BalanceMiddleware {
             return next.run(request, extensions).await;
         };
         let (services, settings) = (&self.shared.services, &self.settings);
-        let method = request.method().clone();
+        let head = RequestHead {
+            method: request.method(),
+            uri: &uri,
+            headers: request.headers(),
+            extensions,
+        };
+        let asked = Asked::by(&head, settings);
         let template = self.template.as_ref().filter(|_| url.scheme() == "https");
         let sending = Sending {
             kept: Mutex::new(keep(&request, settings)),
@@ -211,7 +217,7 @@ impl Middleware for BalanceMiddleware {
             template,
             extensions,
         };
-        let done = run::run(services, &service, &sending, request, &method).await?;
+        let done = run::run(services, &service, &sending, request, asked).await?;
         let (answer, after) = done.answer;
         *extensions = after;
         track(answer, done.held, &url)

@@ -1,18 +1,27 @@
 //! A fresh ring in two passes over the points, without a comparison sort.
 //!
 //! Points are uniform by construction, so their top bits sort them: the first pass scatters them to
-//! groups of 256 lines (a group's points fit the L1 cache), the second scatters each group to its
+//! groups of 512 lines (a group's points fit the L1 cache), the second scatters each group to its
 //! lines and sorts each line by ranks. Groups go from last to first, since a line ends with the
 //! owner of the next one's first point.
 
 use std::sync::Arc;
 
 use super::line::{CHUNK, Cold, Id, Line, Point};
-use super::lines::{Lines, Nodes, key_of, order, place};
+use super::lines::{KEY_BITS, Lines, Nodes, key_of, line_of, order, place};
 use crate::hash::key::mix;
 
-/// Lines in a group; 8 bits of line and 24 of key make one 32-bit word.
-const GROUP: usize = 256;
+/// Lines in a group: so many that the groups of 1.6 million points (261) have each a cache line of
+/// the L1 to be written to, and so few that a group's lines (30 KiB) fit it while they are sorted.
+/// 256 and 128 take a twentieth longer there, and the same for fewer points.
+const GROUP: usize = 1 << GROUP_BITS;
+const GROUP_BITS: u32 = 9;
+
+/// Bits of a place within its group.
+const PLACE_BITS: u32 = KEY_BITS + GROUP_BITS;
+
+/// Bits of a node's index beside it in one word.
+const NODE_BITS: u32 = 24;
 
 /// A node's points: its index, the hash of its name, how many.
 #[derive(Debug, Clone, Copy)]
@@ -40,13 +49,12 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
             for first in (0..used).step_by(CHUNK).rev() {
                 let mut shared = Arc::new([Line::new(); CHUNK]);
                 let lines = Arc::make_mut(&mut shared);
-                let mut rest = Cold::new();
+                let rest = rests.push_mut(Cold::new());
                 for (at, line) in lines.iter_mut().enumerate().rev() {
-                    stage.write(first + at, line, at, &mut rest, head, nodes);
+                    stage.write(first + at, line, at, rest, head, nodes);
                     head = line.head();
                 }
                 hot.push(shared);
-                rests.push(rest);
             }
             // Allocated after the group's hot lines, so that those share pages with each other.
             cold.extend(rests.drain(..).map(Arc::new));
@@ -61,7 +69,7 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
     }
 }
 
-/// Points by group: `(line in group, key, node)` in the bits 56.., 32.., 0...
+/// Points by group: `(line in group, key, node)` in the bits 48.., 24.., 0...
 struct Groups {
     points: Vec<u64>,
     bounds: Vec<(u32, u32)>,
@@ -111,30 +119,33 @@ fn scatter_into(rooms: &[u32], sources: &[Source], lines: u64) -> Option<Groups>
     let mut points = vec![0; total as usize];
     for source in sources {
         for index in 0..source.points {
-            let (group, word) = group_of(source, index, lines);
+            let (group, place) = group_of(source, index, lines);
             let end = &mut bounds[group].1;
             if *end == limits[group] {
                 return None;
             }
-            points[*end as usize] = u64::from(word) << 32 | u64::from(source.node);
+            points[*end as usize] = place << NODE_BITS | u64::from(source.node);
             *end += 1;
         }
     }
     Some(Groups { points, bounds })
 }
 
-/// The group of a point, and its line in the group and key as one word.
+/// The group of a point, and its place within the group.
 #[inline]
-fn group_of(source: &Source, index: u32, lines: u64) -> (usize, u32) {
+fn group_of(source: &Source, index: u32, lines: u64) -> (usize, u64) {
     let place = place(mix(source.hash, index.into()), lines);
-    ((place >> 32) as usize, place as u32)
+    (
+        (place >> PLACE_BITS) as usize,
+        place & ((1 << PLACE_BITS) - 1),
+    )
 }
 
 /// The lines of one group while they are filled.
 struct Stage<I, const N: usize> {
     /// 24 bits each; signed, since baseline x86-64 compares no unsigned words in vectors.
-    keys: Box<[[i32; N]]>,
-    nodes: Box<[[I; N]]>,
+    keys: Box<[[i32; N]; GROUP]>,
+    nodes: Box<[[I; N]; GROUP]>,
     counts: [u32; GROUP],
     /// Points past the `N`-th of their line.
     excess: Vec<(usize, Point)>,
@@ -143,8 +154,8 @@ struct Stage<I, const N: usize> {
 impl<I: Id, const N: usize> Stage<I, N> {
     fn new() -> Self {
         Self {
-            keys: vec![[i32::MAX; N]; GROUP].into(),
-            nodes: vec![[I::default(); N]; GROUP].into(),
+            keys: Box::new([[i32::MAX; N]; GROUP]),
+            nodes: Box::new([[I::default(); N]; GROUP]),
             counts: [0; GROUP],
             excess: Vec::new(),
         }
@@ -155,8 +166,10 @@ impl<I: Id, const N: usize> Stage<I, N> {
         self.counts.fill(0);
         self.excess.clear();
         for &point in points {
-            let line = (point >> 56) as usize;
-            let (key, node) = (key_of(point >> 32), point as u32);
+            let place = point >> NODE_BITS;
+            // The remainder spares the bounds' checks.
+            let (line, key) = (line_of(place) % GROUP, key_of(place));
+            let node = point as u32 & ((1 << NODE_BITS) - 1);
             let count = &mut self.counts[line];
             match self.keys[line].get_mut(*count as usize) {
                 Some(slot) => {
@@ -193,5 +206,62 @@ impl<I: Id, const N: usize> Stage<I, N> {
         let mut points: Vec<Point> = known.chain(excess.map(|&(_, point)| point)).collect();
         points.sort_unstable_by(|a, b| order(*a, *b, nodes));
         cold.write(line, at, &points, successor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::nodes::Node;
+
+    /// Sources whose points all fall into one group, as only chosen names would.
+    fn crowded(points: u32, lines: u64) -> Vec<Source> {
+        let source = |node: u32| Source {
+            node,
+            hash: u64::from(node),
+            points: 1,
+        };
+        (0..)
+            .map(source)
+            .filter(|source| group_of(source, 0, lines).0 == 1)
+            .take(points as usize)
+            .zip(0..)
+            .map(|(source, node)| Source { node, ..source })
+            .collect()
+    }
+
+    #[test]
+    fn points_that_crowd_a_group_are_counted_and_scattered_again() {
+        let points = 30_000;
+        let lines = Lines::<u16, 20, 21>::lines_for(points.into());
+        let sources = crowded(points, lines);
+        let mean = f64::from(points) * GROUP as f64 / lines as f64;
+        assert!(
+            f64::from(points) > 3.0 * mean,
+            "more than a guessed room holds"
+        );
+        let groups = scatter(&sources, points.into(), lines);
+        let sizes: Vec<usize> = (0..groups.len())
+            .map(|group| groups.points(group).len())
+            .collect();
+        assert_eq!((sizes[1], sizes.iter().sum()), (30_000, 30_000));
+
+        // The ring has them all, in order, and the lines that are too full spill.
+        let names: Vec<Option<Node>> = (0..points)
+            .map(|i| Some(Node::new(&i.to_string(), 1)))
+            .collect();
+        let ring = Lines::<u16, 20, 21>::build(&sources, &names);
+        let mut found: Vec<(u64, u32)> = Vec::new();
+        for line in 0..lines as usize {
+            found.extend((0..).map_while(|rank| ring.entry(line, rank)));
+        }
+        assert!(found.is_sorted_by_key(|&(position, _)| position));
+        let mut expected: Vec<(u64, u32)> = sources
+            .iter()
+            .map(|source| (mix(source.hash, 0) >> 33 << 33, source.node))
+            .collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
     }
 }

@@ -238,9 +238,10 @@ impl<const N: usize> Cold<N> {
 
     /// [`write`](Self::write) for a line never written before, from points in no order.
     ///
-    /// Each point's rank is how many keys are below its own: no branch, and the compiler makes
-    /// vector code of it. Keys past `count` must be `i32::MAX`. Returns false, with the line still
-    /// empty, if two keys are equal: they need the names to be put in order.
+    /// Each point's rank is how many keys are below its own. One key at a time is compared with all
+    /// others: no branch, and the compiler makes vector code of it. Keys past `count` must be
+    /// `i32::MAX`. Returns false, with the line still empty, if two keys are equal: they need the
+    /// names to be put in order.
     pub(super) fn write_unsorted<I: Id, const M: usize>(
         &mut self,
         line: &mut Line<I, N, M>,
@@ -249,19 +250,20 @@ impl<const N: usize> Cold<N> {
         (keys, nodes): (&[i32; N], &[I; N]),
         successor: I,
     ) -> bool {
-        let mut ranks = [0; N];
-        let mut sum = 0;
-        for (rank, &key) in ranks.iter_mut().zip(keys).take(count) {
-            let below = |below, &other| below + i32::from(other < key);
-            *rank = keys.iter().fold(0i32, below) as usize;
-            sum += *rank;
+        let mut ranks = [0i32; N];
+        for &key in keys.iter().take(count) {
+            for (rank, &other) in ranks.iter_mut().zip(keys) {
+                *rank += i32::from(key < other);
+            }
         }
+        let sum: i32 = ranks.iter().take(count).sum();
         // Distinct keys have the ranks 0, 1, 2, …; equal ones share the lowest.
-        if sum != count * count.saturating_sub(1) / 2 {
+        if sum as usize != count * count.saturating_sub(1) / 2 {
             return false;
         }
         let low = &mut self.low[at];
         for ((&rank, &key), &node) in ranks.iter().zip(keys).zip(nodes).take(count) {
+            let rank = rank as usize;
             line.residuals[rank] = (key >> 16) as u8;
             line.nodes[rank] = node;
             low[rank] = key as u16;

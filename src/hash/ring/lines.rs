@@ -13,7 +13,7 @@ const MIN_LINES: u64 = 1 << (POSITION_BITS - KEY_BITS);
 /// The circle has 2^31 positions; ties beyond that are broken by name.
 const POSITION_BITS: u32 = 31;
 
-const KEY_BITS: u32 = 24;
+pub(super) const KEY_BITS: u32 = 24;
 
 /// The nodes of a ring, by index; `None` where one was removed.
 pub(super) type Nodes = [Option<Node>];

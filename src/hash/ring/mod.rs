@@ -168,6 +168,12 @@ impl HashRing {
         Some(self.node(node)?.weight)
     }
 
+    /// How it turns weights into points.
+    #[must_use]
+    pub fn settings(&self) -> HashRingBuilder {
+        self.settings
+    }
+
     /// All points in order: the position as the top 31 bits of a hash, and the node.
     ///
     /// A key belongs to the first point at or after its hash.

@@ -1,0 +1,126 @@
+//! The choices that are made most, without a call through a pointer.
+//!
+//! Endpoints of equal weight, of which the call has tried none: that is nearly
+//! every pick there is. A balancer makes these in place, where what the choice
+//! reads and writes stays in registers; the call through a pointer, and what is
+//! written to memory for it and read back, would be a third of the pick.
+//! Whatever takes a call after all, such as to add up the stripes of many
+//! threads, is left to the picker: a function that calls nothing needs no stack.
+
+use std::any::Any;
+use std::cell::Cell;
+
+use super::{PickContext, PickOptions, Picker, p2c, random, round_robin};
+use crate::rng::{Bits, Rng};
+use crate::stats::{Counters, FewStripes};
+use crate::sync::Slot;
+use crate::view::NodeIndex;
+
+/// A choice among the nodes of a view that are of one weight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Common {
+    RoundRobin,
+    Random,
+    P2c,
+}
+
+impl Common {
+    /// The choice that a picker makes when a call has tried nothing, if it is
+    /// one of these.
+    pub(crate) fn of(picker: &dyn Picker) -> Option<Self> {
+        let picker: &dyn Any = picker;
+        if picker.is::<round_robin::Equal>() {
+            Some(Self::RoundRobin)
+        } else if picker.is::<random::Uniform>() {
+            Some(Self::Random)
+        } else if picker.is::<p2c::Uniform>() {
+            Some(Self::P2c)
+        } else {
+            None
+        }
+    }
+
+    /// Picks one of the first `n` endpoints that are counted there, and begins
+    /// the call; none, with nothing begun or drawn, where this is not one of
+    /// the simplest cases, and the picker has to be asked.
+    #[expect(clippy::inline_always, reason = "in place is the point")]
+    #[inline(always)]
+    pub(crate) fn begin(
+        self,
+        n: u32,
+        counters: &Counters,
+        slot: Slot,
+        memory: &Memory,
+    ) -> Option<NodeIndex> {
+        let node = match self {
+            Self::RoundRobin => {
+                let next = round_robin::next_of(n, memory.cursor.get())?;
+                memory.cursor.set(u64::from(next));
+                next
+            }
+            Self::Random => memory.draw().below(n),
+            Self::P2c => {
+                let few = FewStripes::in_use()?;
+                let (first, second) = memory.draw().two_below(n);
+                return Some(counters.begin_at_fewer(first, second, few, slot));
+            }
+        };
+        counters.begin(node, slot);
+        Some(node)
+    }
+}
+
+/// What a thread keeps from pick to pick of one balancer.
+///
+/// In this order, because of how a processor forwards what was just written:
+/// `rng` and `cursor` side by side are copied as one word of 16 bytes, which
+/// must wait until the two words of 8 that it was written as have left for the
+/// cache (some 20 cycles, a quarter of a pick).
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Memory {
+    rng: Cell<Rng>,
+    /// The next draw. Made one pick ahead, while the pick before waits for its
+    /// counters: a draw takes ten cycles that nothing else could be begun in.
+    drawn: Cell<Bits>,
+    cursor: Cell<u64>,
+}
+
+impl Memory {
+    pub(crate) const fn new() -> Self {
+        Self {
+            rng: Cell::new(Rng::seeded(0)),
+            cursor: Cell::new(0),
+            drawn: Cell::new(Bits(0)),
+        }
+    }
+
+    /// Begins anew, at a random place in any turn.
+    pub(crate) fn begin(&self, mut rng: Rng) {
+        self.cursor.set(rng.bits() >> 1);
+        self.drawn.set(Bits(rng.bits()));
+        self.rng.set(rng);
+    }
+
+    #[inline]
+    fn draw(&self) -> Bits {
+        let mut rng = self.rng.get();
+        let drawn = self.drawn.replace(Bits(rng.bits()));
+        self.rng.set(rng);
+        drawn
+    }
+
+    /// Lends it to a picker, for one pick.
+    #[inline]
+    pub(crate) fn lend<T>(
+        &self,
+        options: &PickOptions<'_>,
+        pick: impl FnOnce(&mut PickContext<'_>) -> T,
+    ) -> T {
+        let mut context = PickContext::new(self.rng.get(), self.cursor.get(), options);
+        let picked = pick(&mut context);
+        self.rng.set(*context.rng());
+        self.cursor.set(*context.cursor());
+        picked
+    }
+}
