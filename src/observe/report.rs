@@ -62,11 +62,7 @@ impl Report {
     #[must_use]
     pub fn of(balancer: &Balancer) -> Self {
         let discovery = balancer.discovery();
-        let endpoints: Vec<_> = balancer
-            .nodes()
-            .iter()
-            .map(|node| EndpointReport::of(node))
-            .collect();
+        let endpoints: Vec<_> = balancer.nodes().iter().map(EndpointReport::of).collect();
         Self {
             service: balancer.service().to_string(),
             discovery: match &discovery {
