@@ -99,6 +99,28 @@ enum Inner {
     },
     #[error("cannot balance a call to `{target}`: {reason}")]
     Unroutable { target: String, reason: String },
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "only clients time calls")
+    )]
+    #[error(
+        "service `{service}`: the {what} of {after:?} is over; the endpoint is slow or gone; \
+         raise the timeout if such calls take that long"
+    )]
+    TimedOut {
+        service: Arc<str>,
+        what: &'static str,
+        after: Duration,
+    },
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "only clients refuse calls")
+    )]
+    #[error("service `{service}`: the call was refused before it was sent: {reason}")]
+    Overloaded {
+        service: Arc<str>,
+        reason: &'static str,
+    },
 }
 
 impl Error {
@@ -210,6 +232,22 @@ impl Error {
         .into()
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn timed_out(service: &Arc<str>, what: &'static str, after: Duration) -> Self {
+        Inner::TimedOut {
+            service: Arc::clone(service),
+            what,
+            after,
+        }
+        .into()
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn overloaded(service: &Arc<str>, reason: &'static str) -> Self {
+        let service = Arc::clone(service);
+        Inner::Overloaded { service, reason }.into()
+    }
+
     /// A value was refused when something was built. Nothing has changed;
     /// trying again with the same value fails again.
     #[must_use]
@@ -274,6 +312,20 @@ impl Error {
         matches!(*self.inner, Inner::Unroutable { .. })
     }
 
+    /// An attempt, or the whole call, took longer than its settings allow.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        matches!(*self.inner, Inner::TimedOut { .. })
+    }
+
+    /// The call was refused here, before it was sent, because its service is
+    /// overloaded: by a limit on what may be in flight, or by client-side
+    /// throttling.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        matches!(*self.inner, Inner::Overloaded { .. })
+    }
+
     /// Whether the same call may succeed later without anything being mended
     /// by hand: true for everything that hangs on the registry's or the
     /// endpoints' state.
@@ -295,7 +347,9 @@ impl Error {
             | Inner::NoneEligible { service, .. }
             | Inner::AllTried { service, .. }
             | Inner::Declined { service, .. }
-            | Inner::NotReady { service, .. } => Some(service),
+            | Inner::NotReady { service, .. }
+            | Inner::TimedOut { service, .. }
+            | Inner::Overloaded { service, .. } => Some(service),
             _ => None,
         }
     }

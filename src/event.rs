@@ -1,7 +1,11 @@
 //! What those who watch a balancer are told.
 
-use crate::endpoint::{EndpointId, EndpointSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::endpoint::{Endpoint, EndpointId, EndpointSet, ServiceName};
 use crate::error::Error;
+use crate::stats::Outcome;
 use crate::time::Timestamp;
 
 /// How much is known about a service, and how fresh it is.
@@ -126,4 +130,52 @@ pub struct Snapshot {
     pub unconfirmed: usize,
     /// How fresh the set is.
     pub discovery: Discovery,
+}
+
+/// What a client decides about a call, and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum CallEvent<'a> {
+    /// An attempt goes to this endpoint.
+    Picked {
+        /// The endpoint.
+        endpoint: &'a Endpoint,
+        /// Which attempt of the call it is, from 1.
+        attempt: u32,
+    },
+    /// An attempt ended: its answer's head came, or it failed.
+    Ended {
+        /// The endpoint.
+        endpoint: &'a Endpoint,
+        /// How it ended, as far as the head tells.
+        outcome: Outcome,
+        /// How long that took.
+        took: Duration,
+    },
+    /// The call is sent again after a pause.
+    Retried {
+        /// Which attempt comes next.
+        attempt: u32,
+        /// The pause.
+        pause: Duration,
+    },
+    /// The call would have been sent again, but the budget is spent.
+    RetryRefused,
+    /// The call is late, and is sent to a second endpoint.
+    Hedged {
+        /// After how long.
+        after: Duration,
+    },
+    /// The call was not sent at all.
+    Refused {
+        /// Why.
+        error: &'a Error,
+    },
+}
+
+/// Is told what clients decide, as it happens and on the calling task: it must
+/// not block.
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// Something happened to a call to that service.
+    fn call(&self, service: &ServiceName, event: CallEvent<'_>);
 }

@@ -33,6 +33,8 @@
 //! | balance calls to one service | [`Balancer`] |
 //! | call any service by the host of its URL | [`client::Directory`] |
 //! | put it around an HTTP client | `client::http` (tower, hyper), `client::reqwest` |
+//! | retry, hedge, limit, throttle | [`resilience`] |
+//! | see what goes on | [`observe`] |
 //! | choose how endpoints are picked | [`strategy`] |
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
 //! | read or write a registry, or bring your own | [`registry`] |
@@ -47,10 +49,15 @@
 //! | feature | gives |
 //! | --- | --- |
 //! | (none) | in-memory and fixed registries, every strategy, the balancer, the directory |
+//! | `axum` | a router that shows balancers as JSON and as a page |
 //! | `http` | a tower layer over any `Service<http::Request<B>>` |
 //! | `hyper-util` | `http`, knowing the errors of hyper-util's legacy client |
-//! | `quanta` | a clock that reads the processor's time stamp counter |
+//! | `metrics` | counters and histograms of calls, for the `metrics` facade |
 //! | `reqwest` | a middleware for reqwest-middleware |
+//! | `tls` | rustls configurations for endpoints: mTLS that reloads, SPIFFE IDs |
+//! | `tonic` | a gRPC channel of one tonic `Channel` an endpoint |
+//! | `tracing` | events of calls and of changes of a set |
+//! | `quanta` | a clock that reads the processor's time stamp counter |
 //! | `file` | endpoints from a TOML, JSON or YAML file, read again when it changes |
 //! | `dns` | endpoints from A, AAAA and SRV records |
 //! | `snapshot` | the last known sets on disk, for a start while the registry is down |
@@ -86,7 +93,11 @@ pub mod strategy;
 
 pub mod balancer;
 
+pub mod resilience;
+
 pub mod client;
+
+pub mod observe;
 
 pub mod server;
 

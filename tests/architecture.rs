@@ -15,7 +15,8 @@ const FLOORS: &[(&[&str], Siblings)] = &[
     (&["view", "health", "topology"], Siblings::Ignore),
     (&["strategy"], Siblings::Ignore),
     (&["balancer"], Siblings::Ignore),
-    (&["resilience", "client", "server"], Siblings::Ignore),
+    (&["resilience"], Siblings::Ignore),
+    (&["client", "server"], Siblings::Ignore),
     (&["observe", "sim", "testing"], Siblings::Ignore),
 ];
 

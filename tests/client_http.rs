@@ -9,15 +9,15 @@ use bytes::Bytes;
 use client_common::{Server, dead, eventually, in_flight, told, totals, totals_of, users};
 use futures::channel::mpsc;
 use futures::future::{Ready, ready};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, Service, ServiceExt as _};
-use waypost::client::Attempts;
 use waypost::client::http::{Balance, BalanceLayer, BoxError, CloneBody, Tracked};
+use waypost::resilience::{Attempts, Retry};
 use waypost::{Balancer, Endpoint, EndpointSet, Error};
 
 type Legacy = Client<HttpConnector, Full<Bytes>>;
@@ -33,7 +33,7 @@ fn once(balancer: &Balancer) -> Balance<Legacy> {
 
 fn up_to(attempts: u32, balancer: &Balancer) -> Balance<Legacy, CloneBody> {
     BalanceLayer::new(balancer.clone())
-        .resend(Attempts::at_most(attempts))
+        .retry(Retry::default().attempts(Attempts::at_most(attempts)))
         .layer(legacy())
 }
 
@@ -287,18 +287,25 @@ async fn a_dropped_call_is_cancelled() {
 // ---- what is sent again -----------------------------------------------------
 
 #[tokio::test]
-async fn an_answer_of_5xx_is_a_failure_returned_as_it_is_and_never_sent_again() {
-    let (a, b) = (
-        Server::status("a", 503).await,
-        Server::status("b", 503).await,
-    );
-    let balancer = users([a.endpoint(), b.endpoint()]).await;
-    let answer = call(&up_to(3, &balancer), get("http://users/"))
-        .await
-        .expect("it is answered");
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!text(answer).await.is_empty());
-    assert_eq!((a.served() + b.served(), totals(&balancer)), (1, (0, 1, 0)));
+async fn an_answer_of_5xx_is_a_failure_and_sent_again_only_if_harmless_and_worth_it() {
+    for (method, status, sent) in [
+        (Method::GET, 503, 2),
+        (Method::GET, 500, 1),
+        (Method::POST, 503, 1),
+    ] {
+        let (a, b) = (
+            Server::status("a", status).await,
+            Server::status("b", status).await,
+        );
+        let balancer = users([a.endpoint(), b.endpoint()]).await;
+        let answer = call(&up_to(3, &balancer), request(method, "http://users/"))
+            .await
+            .expect("it is answered");
+        assert_eq!(answer.status(), status, "the last answer is handed on");
+        assert!(!text(answer).await.is_empty());
+        assert_eq!(a.served() + b.served(), sent);
+        assert_eq!(totals(&balancer), (0, sent, 0));
+    }
 }
 
 #[tokio::test]

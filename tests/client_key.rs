@@ -13,9 +13,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
-use waypost::client::Attempts;
 use waypost::client::http::{Balance, BalanceLayer, CloneBody, RequestKey, SourceAddr};
 use waypost::hash::key_hash;
+use waypost::resilience::{Attempts, Retry};
 use waypost::strategy::{MissingKey, RingHash};
 use waypost::{Balancer, Error, Fixed};
 
@@ -206,7 +206,7 @@ type Carts = Balance<Client<HttpConnector, Full<Bytes>>, CloneBody>;
 fn client(balancer: &Balancer, key: RequestKey) -> Carts {
     BalanceLayer::new(balancer.clone())
         .key(key)
-        .resend(Attempts::at_most(3))
+        .retry(Retry::default().attempts(Attempts::at_most(3)))
         .layer(Client::builder(TokioExecutor::new()).build_http())
 }
 
@@ -305,6 +305,8 @@ async fn reqwest_goes_by_the_key_as_well() {
         .unwrap()
         .terminal()
         .and(RequestKey::source());
+    // The tests' reqwest has TLS, and will not choose a provider by itself.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let reqwest = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
         .with(balancer.middleware().key(key))
         .build();

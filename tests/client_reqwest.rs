@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use client_common::{Server, dead, in_flight, told, totals, totals_of, users};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error as CallError};
-use waypost::client::Attempts;
 use waypost::client::reqwest::BalanceMiddleware;
+use waypost::resilience::{Attempts, Retry};
 use waypost::{Balancer, Directory, Fixed};
 
 fn client(middleware: BalanceMiddleware) -> ClientWithMiddleware {
+    // The tests' reqwest has TLS, and will not choose a provider by itself.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let plain = reqwest::Client::builder().no_proxy().build();
     ClientBuilder::new(plain.expect("it needs nothing"))
         .with(middleware)
@@ -107,13 +109,13 @@ async fn a_timeout_is_a_failure_and_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_servers_error_is_handed_on_counted_and_not_sent_again() {
+async fn a_servers_error_of_a_post_is_handed_on_counted_and_not_sent_again() {
     let (a, b) = (
         Server::status("a", 503).await,
         Server::status("b", 503).await,
     );
     let balancer = users([a.endpoint(), b.endpoint()]).await;
-    let answer = balanced(&balancer).get("http://users/").send().await;
+    let answer = balanced(&balancer).post("http://users/").send().await;
     let answer = answer.expect("an error of the server is an answer");
     assert_eq!(answer.status(), 503);
     assert!(!answer.text().await.expect("it is whole").is_empty());
@@ -151,7 +153,9 @@ async fn attempts_have_a_bound_and_no_endpoint_is_tried_twice() {
     assert_eq!(totals(&balancer), (0, 3, 0), "three attempts by default");
 
     let balancer = users(all_dead()).await;
-    let middleware = balancer.middleware().attempts(Attempts::at_most(9));
+    let middleware = balancer
+        .middleware()
+        .retry(Retry::default().attempts(Attempts::at_most(9)));
     let error = client(middleware).post("http://users/").send().await;
     assert!(error.expect_err("all are dead").is_connect());
     for id in ["a", "b", "c", "d", "e"] {

@@ -5,14 +5,16 @@
 //!   `Service<http::Request<B>>`, such as hyper-util's client.
 //! - `client::reqwest` (feature `reqwest`) is a middleware, with which
 //!   `client.get("http://users/v1/me")` goes to a picked endpoint.
+//! - `client::tls` (feature `tls`) says who endpoints have to be, by name or by
+//!   SPIFFE ID, and who we are.
+//! - `client::tonic` (feature `tonic`) is a channel for generated gRPC clients.
 //!
 //! # Which calls are sent again
 //!
-//! A call that could not be delivered goes to another endpoint, up to the
-//! number of [attempts](Attempts) in all: always when it was provably not sent
-//! (no connection could be made), and after a connection broke off only when
-//! its method is idempotent (RFC 9110, 9.2.2). A call that was answered is never
-//! sent again, whatever the answer. A body that cannot be sent twice is not.
+//! A call that failed goes to another endpoint when that is harmless, and when
+//! there is budget for it: [`Retry`](crate::resilience::Retry) has the rules,
+//! [`resilience`](crate::resilience) what else bounds what a failure may cost.
+//! A body that cannot be sent twice is not.
 
 mod directory;
 
@@ -24,39 +26,30 @@ pub mod http;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
 
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub mod tls;
+
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub mod tonic;
+
 #[cfg(feature = "http")]
-mod call;
+mod classify;
+#[cfg(feature = "http")]
+mod endpoints;
+#[cfg(feature = "http")]
+mod run;
+#[cfg(feature = "http")]
+mod service;
+#[cfg(feature = "http")]
+mod settings;
+
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use classify::{Answered, Classify, GrpcStatus, HttpStatus, outcome_of_error};
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use settings::{Adaptive, CallSettings};
 
 pub use directory::{Directory, DirectoryBuilder};
-
-/// How often a call is sent in all, counting the first time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempts(std::num::NonZeroU32);
-
-impl Attempts {
-    /// Once: nothing is sent again.
-    pub const ONCE: Self = Self(std::num::NonZeroU32::MIN);
-
-    /// `count` times in all; 0 is taken for once.
-    #[must_use]
-    pub const fn at_most(count: u32) -> Self {
-        match std::num::NonZeroU32::new(count) {
-            Some(count) => Self(count),
-            None => Self::ONCE,
-        }
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn get(self) -> u32 {
-        self.0.get()
-    }
-}
-
-impl Default for Attempts {
-    /// Three: with one endpoint in ten dead, one call in a thousand meets three
-    /// dead ones.
-    fn default() -> Self {
-        Self::at_most(3)
-    }
-}

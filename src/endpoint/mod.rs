@@ -30,6 +30,7 @@ mod address;
 mod builder;
 mod locality;
 mod name;
+mod policy;
 mod record;
 mod set;
 
@@ -41,6 +42,7 @@ pub use address::Address;
 pub use builder::EndpointBuilder;
 pub use locality::Locality;
 pub use name::{EndpointId, ServiceName};
+pub use policy::AddressPolicy;
 pub(crate) use set::merge;
 pub use set::{Changed, Diff, EndpointSet, Skipped};
 

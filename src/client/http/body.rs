@@ -1,38 +1,34 @@
 //! A body that holds on to its call's pick.
 
+use std::fmt;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::balancer::DetachedPick;
+use super::BoxError;
+use crate::client::run::Held;
+use crate::error::Error;
 use crate::stats::Outcome;
 
 pin_project! {
     /// A response body that keeps its call counted as in flight until it ends,
-    /// breaks off, or is dropped.
-    #[derive(Debug)]
+    /// breaks off, or is dropped; and breaks off when the call's time is over.
     pub struct Tracked<B> {
         #[pin]
         body: B,
-        call: Option<Call>,
+        call: Option<Held>,
     }
-}
-
-#[derive(Debug)]
-struct Call {
-    pick: DetachedPick,
-    /// What the status told, if the body ends as it should.
-    outcome: Outcome,
 }
 
 impl<B: Body> Tracked<B> {
     /// Of a call that a pick was made for.
-    pub(in crate::client) fn new(body: B, pick: DetachedPick, outcome: Outcome) -> Self {
+    pub(in crate::client) fn new(body: B, held: Held) -> Self {
         let mut tracked = Self {
             body,
-            call: Some(Call { pick, outcome }),
+            call: Some(held),
         };
         if tracked.body.is_end_stream() {
             finish(&mut tracked.call, None);
@@ -46,29 +42,57 @@ impl<B: Body> Tracked<B> {
     }
 }
 
-fn finish(call: &mut Option<Call>, instead: Option<Outcome>) {
+fn finish(call: &mut Option<Held>, instead: Option<Outcome>) {
     if let Some(call) = call.take() {
         call.pick.finish(instead.unwrap_or(call.outcome));
     }
 }
 
-impl<B: Body> Body for Tracked<B> {
+/// The error of a call whose time is over.
+fn overdue(call: &mut Option<Held>, cx: &mut Context<'_>) -> Option<Error> {
+    let overdue = call.as_mut()?.overdue.as_mut()?;
+    if overdue.sleep.as_mut().poll(cx).is_pending() {
+        return None;
+    }
+    let error = overdue.error.clone();
+    finish(call, Some(Outcome::TimedOut));
+    Some(error)
+}
+
+impl<B: Body<Error: Into<BoxError>>> Body for Tracked<B> {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let polled = this.body.as_mut().poll_frame(cx);
+        if polled.is_pending()
+            && let Some(error) = overdue(this.call, cx)
+        {
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        let frame = ready!(polled);
         match &frame {
             Some(Err(_)) => finish(this.call, Some(Outcome::Interrupted)),
-            // The reader need not ask for the end once it has been announced.
-            Some(Ok(_)) if !this.body.is_end_stream() => {}
-            Some(Ok(_)) | None => finish(this.call, None),
+            Some(Ok(frame)) => {
+                if let Some(call) = this.call
+                    && let Some(trailers) = frame.trailers_ref()
+                    && let Some(outcome) = call.classify.trailers(trailers)
+                {
+                    call.outcome = outcome;
+                }
+                // The reader need not ask for the end once it has been
+                // announced, and nothing comes behind trailers.
+                if frame.is_trailers() || this.body.is_end_stream() {
+                    finish(this.call, None);
+                }
+            }
+            None => finish(this.call, None),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -77,5 +101,14 @@ impl<B: Body> Body for Tracked<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for Tracked<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pick = self.call.as_ref().map(|call| &call.pick);
+        f.debug_struct("Tracked")
+            .field("pick", &pick)
+            .finish_non_exhaustive()
     }
 }

@@ -28,17 +28,28 @@
 //! # Ok(()) }
 //! ```
 //!
+//! What cannot be reached by rewriting a URI, such as https, gets a client for
+//! each endpoint: [`BalanceLayer::per_endpoint`].
+//!
 //! A layer made from a [`Balancer`](crate::Balancer) takes the requests whose
 //! host is its service's name and passes all others through as they are; one
 //! made from a [`Directory`](crate::Directory) takes every host that is a name.
 
 mod body;
 mod key;
+mod pinned;
+mod replay;
+mod route;
 mod service;
 
 pub use body::Tracked;
 pub use key::{RequestHead, RequestKey, SourceAddr};
-pub use service::{Balance, BalanceLayer, CloneBody, Replay, SendOnce};
+pub use pinned::Pinned;
+pub use replay::{
+    CloneBody, Copied, Kept, Nothing, RecordBody, Recorded, Replay, ReplayBody, SendOnce,
+};
+pub use route::{Factory, Rewrite, Route};
+pub use service::{Balance, BalanceLayer, Balanced};
 
 /// What a balanced service fails with: a [`crate::Error`] when no endpoint
 /// could be picked, else the wrapped client's own error.

@@ -1,32 +1,41 @@
 //! The layer and its service.
 
+use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use http::header::{HOST, HeaderValue};
-use http::{Request, Response, Uri};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{BoxError, RequestHead, RequestKey, Tracked};
+use super::replay::{CloneBody, Kept, Replay, SendOnce};
+use super::route::{Factory, Rewrite, Route};
+use super::{BoxError, RequestHead, Tracked};
 use crate::balancer::Balancer;
-use crate::client::call::{self, Call, Policy, Target};
-use crate::client::{Attempts, Directory};
+use crate::client::run::{self, Asked, SendError, Transport};
+use crate::client::service::{self as shared, Services, States, Target};
+use crate::client::settings::setters;
+use crate::client::{CallSettings, Classify, Directory};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::resilience::{Attempts, Retry};
 use crate::stats::Outcome;
 
 /// Balances the requests of an HTTP client.
 ///
 /// By default a request is sent once, since a body can in general be sent but
-/// once; [`resend`](Self::resend) sends calls elsewhere that were not delivered,
-/// for bodies that can be cloned.
+/// once; [`retry`](Self::retry) sends calls elsewhere that failed, for bodies
+/// that can be cloned, and [`retry_with`](Self::retry_with) for others. All
+/// other settings are those of [`CallSettings`].
 #[derive(Clone, Debug)]
 pub struct BalanceLayer<R = SendOnce> {
-    policy: Policy,
+    target: Target,
+    settings: CallSettings,
     replay: R,
 }
 
@@ -45,106 +54,135 @@ impl BalanceLayer {
 
     fn with(target: Target) -> Self {
         Self {
-            policy: Policy {
-                attempts: Attempts::ONCE,
-                ..Policy::new(target)
-            },
+            target,
+            settings: CallSettings::default(),
             replay: SendOnce,
         }
     }
 }
 
 impl<R> BalanceLayer<R> {
-    /// Sends a call that was not delivered to another endpoint, up to so many
-    /// attempts in all. Needs a body that is `Clone`, such as `Full<Bytes>`.
+    /// Sends calls that failed to another endpoint. Needs a body that is
+    /// `Clone`, such as `Full<Bytes>`.
     #[must_use]
-    pub fn resend(self, attempts: Attempts) -> BalanceLayer<CloneBody> {
-        self.resend_with(attempts, CloneBody)
+    pub fn retry(self, retry: Retry) -> BalanceLayer<CloneBody> {
+        self.retry_with(retry, CloneBody)
     }
 
-    /// As [`resend`](Self::resend), for bodies that are copied otherwise.
+    /// As [`retry`](Self::retry), for bodies that are kept otherwise, such as
+    /// by [`RecordBody`](super::RecordBody).
     #[must_use]
-    pub fn resend_with<T>(self, attempts: Attempts, replay: T) -> BalanceLayer<T> {
+    pub fn retry_with<T>(mut self, retry: Retry, replay: T) -> BalanceLayer<T> {
+        self.settings.retry = retry;
         BalanceLayer {
-            policy: Policy {
-                attempts,
-                ..self.policy
-            },
+            target: self.target,
+            settings: self.settings,
             replay,
         }
     }
 
-    /// Where the key of a call is found, for strategies that go by keys; none if not set.
+    /// All settings at once, and how bodies are kept for the retries among
+    /// them.
     #[must_use]
-    pub fn key(mut self, key: RequestKey) -> Self {
-        self.policy.key = Some(key);
+    pub fn settings<T>(self, settings: CallSettings, replay: T) -> BalanceLayer<T> {
+        BalanceLayer {
+            target: self.target,
+            settings,
+            replay,
+        }
+    }
+
+    /// A client for each endpoint, made by `factory` at the first call there
+    /// and dropped when the endpoint leaves: for everything that cannot be
+    /// reached by rewriting a URI, such as https, Unix sockets, or a client
+    /// that speaks another protocol.
+    ///
+    /// A request reaches its client as the caller wrote it, so that a
+    /// certificate is checked against the service's name. With one service,
+    /// every request goes there, whatever its host.
+    ///
+    /// A client must be cheap to clone, and its clones be one client, as those
+    /// of hyper-util, reqwest and tonic are. Its readiness is awaited within
+    /// the call, on the instance that is called.
+    pub fn per_endpoint<F, S, E>(self, factory: F) -> Balanced<Factory<F>, S, R>
+    where
+        F: Fn(&Endpoint) -> Result<S, E> + Clone + Send + Sync + 'static,
+        S: Clone + Send + Sync + 'static,
+        E: Into<BoxError>,
+    {
+        Balanced::new(Factory(factory), self)
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut CallSettings)) -> Self {
+        set(&mut self.settings);
         self
     }
 
-    /// How long a call waits for the registry's first answer; 5 s by default.
-    #[must_use]
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.policy.wait = wait;
-        self
-    }
+    setters!();
 }
 
-/// How a request's body is copied, so that it can be sent again.
-pub trait Replay<B> {
-    /// A copy, or `None` when this body cannot be sent twice.
-    fn copy(&self, body: &B) -> Option<B>;
-}
-
-/// No body is sent twice.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SendOnce;
-
-impl<B> Replay<B> for SendOnce {
-    fn copy(&self, _: &B) -> Option<B> {
-        None
-    }
-}
-
-/// Bodies are cloned.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CloneBody;
-
-impl<B: Clone> Replay<B> for CloneBody {
-    fn copy(&self, body: &B) -> Option<B> {
-        Some(body.clone())
-    }
-}
-
-impl<S, R: Clone> Layer<S> for BalanceLayer<R> {
+impl<S: Clone + Send + Sync + 'static, R: Clone> Layer<S> for BalanceLayer<R> {
     type Service = Balance<S, R>;
 
     fn layer(&self, client: S) -> Self::Service {
-        Balance {
-            client,
-            policy: self.policy.clone(),
-            replay: self.replay.clone(),
-        }
+        Balanced::new(Rewrite(client), self.clone())
     }
 }
 
 /// A client whose requests are balanced, made by [`BalanceLayer`].
+pub type Balance<S, R = SendOnce> = Balanced<Rewrite<S>, Authority, R>;
+
+/// A balanced client: one for all endpoints ([`Balance`]), or one for each
+/// ([`BalanceLayer::per_endpoint`]). `K` is what it keeps for an endpoint, `R`
+/// how it keeps bodies to send them again.
 ///
 /// It is always ready; the readiness of the client is awaited within the call.
-#[derive(Clone, Debug)]
-pub struct Balance<S, R = SendOnce> {
-    client: S,
-    policy: Policy,
+#[derive(Debug)]
+pub struct Balanced<Q, K, R = SendOnce> {
+    route: Q,
     replay: R,
+    shared: Arc<Shared<K>>,
+}
+
+#[derive(Debug)]
+struct Shared<K> {
+    services: Services,
+    states: States<K>,
+}
+
+impl<Q: Clone, K, R: Clone> Clone for Balanced<Q, K, R> {
+    fn clone(&self) -> Self {
+        Self {
+            route: self.route.clone(),
+            replay: self.replay.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<Q, K: Clone + Send + Sync + 'static, R> Balanced<Q, K, R> {
+    pub(in crate::client) fn new(route: Q, layer: BalanceLayer<R>) -> Self {
+        Self {
+            route,
+            replay: layer.replay,
+            shared: Arc::new(Shared {
+                services: Services::new(layer.target, layer.settings),
+                states: States::new(),
+            }),
+        }
+    }
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-impl<S, R, B, A> Service<Request<B>> for Balance<S, R>
+impl<Q, K, R, B, A> Service<Request<B>> for Balanced<Q, K, R>
 where
-    S: Service<Request<B>, Response = Response<A>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    R: Replay<B> + Clone + Send + Sync + 'static,
+    Q: Route<B, Kept = K>,
+    Q::Client: Service<Request<B>, Response = Response<A>> + Send,
+    <Q::Client as Service<Request<B>>>::Error: Into<BoxError>,
+    <Q::Client as Service<Request<B>>>::Future: Send,
+    K: Clone + Send + Sync + 'static,
+    R: Replay<B>,
     B: Send + 'static,
     A: Body + Send + 'static,
 {
@@ -158,72 +196,117 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move {
-            let Self {
-                client,
-                policy,
-                replay,
-            } = this;
-            match policy.balancer(request.uri())? {
-                Some(balancer) => balance(client, &policy, &replay, &balancer, request).await,
-                None => {
-                    let answer = send(client, request).await?;
-                    Ok(answer.map(Tracked::untracked))
-                }
-            }
-        })
+        Box::pin(async move { this.balance(request).await })
     }
 }
 
-/// Sends a request to picked endpoints, until it is answered or may not be sent
-/// again.
-async fn balance<S, R, B, A>(
-    client: S,
-    policy: &Policy,
-    replay: &R,
-    balancer: &Balancer,
-    mut request: Request<B>,
-) -> Result<Response<Tracked<A>>, BoxError>
-where
-    S: Service<Request<B>, Response = Response<A>> + Clone,
-    S::Error: Into<BoxError>,
-    R: Replay<B>,
-    A: Body,
-{
-    let (uri, method) = (request.uri().clone(), request.method().clone());
-    let mut call = Call::new(policy, balancer, &method).keyed(&RequestHead::of(&request));
-    let mut failed = None;
-    loop {
-        let pick = match call.pick().await {
-            Ok(pick) => pick,
-            Err(error) => return Err(failed.unwrap_or_else(|| error.into())),
+impl<Q, K, R> Balanced<Q, K, R> {
+    async fn balance<B, A>(self, request: Request<B>) -> Result<Response<Tracked<A>>, BoxError>
+    where
+        Q: Route<B, Kept = K>,
+        Q::Client: Service<Request<B>, Response = Response<A>> + Send,
+        <Q::Client as Service<Request<B>>>::Error: Into<BoxError>,
+        <Q::Client as Service<Request<B>>>::Future: Send,
+        K: Clone + Send + Sync + 'static,
+        R: Replay<B>,
+        B: Send + 'static,
+        A: Body + Send + 'static,
+    {
+        let Shared { services, states } = &*self.shared;
+        let Some(service) = Q::find(services, states, request.uri())? else {
+            let Some(client) = self.route.passing() else {
+                let reason = "there is no client for what passes by";
+                return Err(Error::unroutable(request.uri(), reason).into());
+            };
+            return Ok(send(client, request).await?.map(Tracked::untracked));
         };
-        let again = call
-            .has_more_attempts()
-            .then(|| copy(&request, replay))
-            .flatten();
-        if let Err(error) = direct(&mut request, &uri, &pick) {
-            // Another endpoint may have an address that a URI can name.
-            if !call.failed(pick, Outcome::NotSent) {
-                return Err(failed.unwrap_or_else(|| error.into()));
-            }
-            failed.get_or_insert_with(|| error.into());
-            continue;
+        let settings = &services.settings;
+        let asked = Asked::by(&RequestHead::of(&request), settings);
+        let (request, sender) = Sender::new(&self.route, &self.replay, &settings.retry, request);
+        let done = run::run(services, &service, &sender, request, asked).await?;
+        let (answer, held) = (done.answer, done.held);
+        Ok(answer.map(|body| Tracked::new(body, held)))
+    }
+}
+
+/// Sends one call's requests.
+struct Sender<'a, Q, B, C> {
+    route: &'a Q,
+    /// The head and the body, to be sent again; none when there is one attempt.
+    kept: Option<Mutex<(Parts, C)>>,
+    body: std::marker::PhantomData<fn(B)>,
+}
+
+impl<'a, Q, B, C: Kept<B>> Sender<'a, Q, B, C> {
+    fn new<R: Replay<B, Kept = C>>(
+        route: &'a Q,
+        replay: &R,
+        retry: &Retry,
+        request: Request<B>,
+    ) -> (Request<B>, Self) {
+        let mut sender = Self {
+            route,
+            kept: None,
+            body: std::marker::PhantomData,
+        };
+        let never = std::any::TypeId::of::<R>() == std::any::TypeId::of::<SendOnce>();
+        if never || retry.most_attempts() == Attempts::ONCE {
+            return (request, sender);
         }
-        match send(client.clone(), request).await {
-            Ok(answer) => {
-                let outcome = call::outcome_of(answer.status());
-                return Ok(answer.map(|body| Tracked::new(body, pick, outcome)));
-            }
-            Err(error) => {
-                let may_send_again = call.failed(pick, classify(&error));
-                match again {
-                    Some(again) if may_send_again => request = again,
-                    _ => return Err(error),
-                }
-                failed = Some(error);
-            }
-        }
+        let (head, body) = request.into_parts();
+        let (body, kept) = replay.keep(body, retry.largest_body());
+        sender.kept = Some(Mutex::new((head.clone(), kept)));
+        (Request::from_parts(head, body), sender)
+    }
+}
+
+impl<Q, B, C, A> Transport<Q::Kept> for Sender<'_, Q, B, C>
+where
+    Q: Route<B>,
+    Q::Client: Service<Request<B>, Response = Response<A>> + Send,
+    <Q::Client as Service<Request<B>>>::Error: Into<BoxError>,
+    <Q::Client as Service<Request<B>>>::Future: Send,
+    B: Send + 'static,
+    C: Kept<B>,
+    A: Send + 'static,
+{
+    type Request = Request<B>;
+    type Answer = Response<A>;
+    type Error = BoxError;
+
+    async fn send(
+        &self,
+        mut request: Request<B>,
+        service: &shared::Service<Q::Kept>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Response<A>, SendError<BoxError>> {
+        let client = self.route.direct(service, endpoint, &mut request);
+        let client = client.map_err(SendError::Unroutable)?;
+        send(client, request).await.map_err(SendError::Client)
+    }
+
+    fn again(&self) -> Option<Request<B>> {
+        let mut kept = self
+            .kept
+            .as_ref()?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (head, body) = &mut *kept;
+        let body = body.again()?;
+        Some(Request::from_parts(head.clone(), body))
+    }
+
+    fn head(answer: &Response<A>) -> (StatusCode, &HeaderMap) {
+        (answer.status(), answer.headers())
+    }
+
+    fn outcome(&self, error: &BoxError, classify: &dyn Classify) -> Outcome {
+        let error: &(dyn StdError + 'static) = &**error;
+        classify.error(error)
+    }
+
+    fn ours(error: Error) -> BoxError {
+        error.into()
     }
 }
 
@@ -237,40 +320,4 @@ where
         .await
         .map_err(Into::into)?;
     client.call(request).await.map_err(Into::into)
-}
-
-fn copy<B>(request: &Request<B>, replay: &impl Replay<B>) -> Option<Request<B>> {
-    let mut copy = Request::new(replay.copy(request.body())?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
-}
-
-/// Points a request at an endpoint and keeps its logical host.
-fn direct<B>(request: &mut Request<B>, logical: &Uri, endpoint: &Endpoint) -> Result<(), Error> {
-    let mut parts = logical.clone().into_parts();
-    parts.authority = Some(call::authority_of(endpoint)?);
-    *request.uri_mut() =
-        Uri::from_parts(parts).map_err(|error| Error::unroutable(logical, error))?;
-    if !request.headers().contains_key(HOST)
-        && let Some(host) = call::logical_host(endpoint, logical)
-    {
-        let host = HeaderValue::from_str(host).map_err(|error| Error::unroutable(host, error))?;
-        request.headers_mut().insert(HOST, host);
-    }
-    Ok(())
-}
-
-/// What the client knows of what was sent, else what the errors below it tell.
-fn classify(error: &BoxError) -> Outcome {
-    #[cfg(feature = "hyper-util")]
-    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>()
-        && error.is_connect()
-    {
-        return Outcome::NotSent;
-    }
-    call::outcome_of_error(&**error)
 }

@@ -1,0 +1,155 @@
+//! Something for each endpoint, kept for as long as the endpoint is there.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use futures::StreamExt as _;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::balancer::Balancer;
+use crate::endpoint::{Endpoint, EndpointId, EndpointSet};
+
+/// A value for each endpoint of a balancer: made at its first call, looked up
+/// without a lock after that, and dropped when the endpoint has left the set or
+/// is called in another way than before.
+pub(super) struct PerEndpoint<V> {
+    shared: Arc<Shared<V>>,
+    following: OnceLock<Following>,
+}
+
+struct Shared<V> {
+    values: ArcSwap<HashMap<EndpointId, Entry<V>>>,
+    writing: Mutex<()>,
+}
+
+struct Entry<V> {
+    endpoint: Arc<Endpoint>,
+    value: V,
+}
+
+impl<V: Clone> Clone for Entry<V> {
+    fn clone(&self) -> Self {
+        Self {
+            endpoint: Arc::clone(&self.endpoint),
+            value: self.value.clone(),
+        }
+    }
+}
+
+/// The task that drops the values of endpoints that left.
+struct Following(AbortHandle);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> PerEndpoint<V> {
+    pub(super) fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                values: ArcSwap::default(),
+                writing: Mutex::new(()),
+            }),
+            following: OnceLock::new(),
+        }
+    }
+
+    /// The endpoint's value, made by `make` if there is none.
+    pub(super) fn get<E>(
+        &self,
+        balancer: &Balancer,
+        endpoint: &Arc<Endpoint>,
+        make: impl FnOnce(&Endpoint) -> Result<V, E>,
+    ) -> Result<V, E> {
+        if let Some(entry) = self.shared.values.load().get(endpoint.id())
+            && entry.serves(endpoint)
+        {
+            return Ok(entry.value.clone());
+        }
+        self.follow(balancer);
+        self.shared.insert(endpoint, make)
+    }
+
+    fn follow(&self, balancer: &Balancer) {
+        // Without a runtime there is no call either.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        self.following.get_or_init(|| {
+            let shared = Arc::downgrade(&self.shared);
+            let task = runtime.spawn(drop_the_gone(shared, balancer.subscribe()));
+            Following(task.abort_handle())
+        });
+    }
+}
+
+impl<V: Clone> Shared<V> {
+    fn insert<E>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        make: impl FnOnce(&Endpoint) -> Result<V, E>,
+    ) -> Result<V, E> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = HashMap::clone(&self.values.load());
+        if let Some(entry) = values.get(endpoint.id())
+            && entry.serves(endpoint)
+        {
+            // Another thread was first.
+            return Ok(entry.value.clone());
+        }
+        let entry = Entry {
+            endpoint: Arc::clone(endpoint),
+            value: make(endpoint)?,
+        };
+        let value = entry.value.clone();
+        values.insert(endpoint.id().clone(), entry);
+        self.values.store(Arc::new(values));
+        Ok(value)
+    }
+
+    fn retain(&self, set: &EndpointSet) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.values.load_full();
+        if before.keys().any(|id| set.get(id).is_none()) {
+            let mut values = HashMap::clone(&before);
+            values.retain(|id, _| set.get(id).is_some());
+            self.values.store(Arc::new(values));
+        }
+    }
+}
+
+impl<V> Entry<V> {
+    /// Whether the endpoint is still called in the same way; its weight, say,
+    /// does not matter.
+    fn serves(&self, endpoint: &Arc<Endpoint>) -> bool {
+        Arc::ptr_eq(&self.endpoint, endpoint)
+            || (self.endpoint.address() == endpoint.address()
+                && self.endpoint.tls_name() == endpoint.tls_name()
+                && self.endpoint.authority() == endpoint.authority()
+                && self.endpoint.metadata() == endpoint.metadata())
+    }
+}
+
+async fn drop_the_gone<V: Clone>(
+    shared: Weak<Shared<V>>,
+    mut snapshots: impl futures::Stream<Item = crate::event::Snapshot> + Unpin,
+) {
+    while let Some(snapshot) = snapshots.next().await {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.retain(&snapshot.set);
+    }
+}
+
+impl<V> fmt::Debug for PerEndpoint<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = self.shared.values.load();
+        f.debug_set().entries(values.keys()).finish()
+    }
+}

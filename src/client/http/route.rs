@@ -1,0 +1,158 @@
+//! Two ways to get a request to an endpoint.
+
+#![allow(
+    private_interfaces,
+    reason = "the trait is sealed: only this crate can call what it has"
+)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Request, Uri};
+
+use super::BoxError;
+use crate::client::service::{self, Service, Services, States};
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+
+/// One client for all endpoints, which connects to where the URI says: the
+/// endpoint's address is put into the URI, the logical host into `Host`.
+#[derive(Clone, Debug)]
+pub struct Rewrite<S>(pub(super) S);
+
+/// A client for each endpoint, made by a function, which gets requests as the
+/// caller wrote them.
+#[derive(Clone)]
+pub struct Factory<F>(pub(super) F);
+
+impl<F> fmt::Debug for Factory<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Factory").finish_non_exhaustive()
+    }
+}
+
+/// A way to get requests to endpoints. What it takes is private, so that only
+/// this crate can implement or use it.
+pub trait Route<B>: Clone + Send + Sync + 'static {
+    /// What is kept for each endpoint.
+    type Kept: Clone + Send + Sync + 'static;
+    /// What sends.
+    type Client;
+
+    /// The service that a request is for; none when it passes as it is.
+    ///
+    /// # Errors
+    ///
+    /// When this way leads nowhere for such a URI.
+    fn find(
+        services: &Services,
+        states: &States<Self::Kept>,
+        uri: &Uri,
+    ) -> Result<Option<Service<Self::Kept>>, Error>;
+
+    /// The client for a request that passes as it is.
+    fn passing(&self) -> Option<Self::Client>;
+
+    /// The client that the request, once prepared, goes to the endpoint with.
+    ///
+    /// # Errors
+    ///
+    /// When the endpoint cannot be called in this way.
+    fn direct(
+        &self,
+        service: &Service<Self::Kept>,
+        endpoint: &Arc<Endpoint>,
+        request: &mut Request<B>,
+    ) -> Result<Self::Client, Error>;
+}
+
+impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
+    type Kept = Authority;
+    type Client = S;
+
+    fn find(
+        services: &Services,
+        states: &States<Authority>,
+        uri: &Uri,
+    ) -> Result<Option<Service<Authority>>, Error> {
+        let service = services.find(states, uri)?;
+        if service.is_some() && uri.scheme() == Some(&Scheme::HTTPS) {
+            let reason = "it is https: rewritten to an endpoint's address, the certificate would \
+                          be checked against that address; use a client for each endpoint \
+                          (`BalanceLayer::per_endpoint`)";
+            return Err(Error::unroutable(uri, reason));
+        }
+        Ok(service)
+    }
+
+    fn passing(&self) -> Option<S> {
+        Some(self.0.clone())
+    }
+
+    fn direct(
+        &self,
+        service: &Service<Authority>,
+        endpoint: &Arc<Endpoint>,
+        request: &mut Request<B>,
+    ) -> Result<S, Error> {
+        let kept = &service.state.endpoints;
+        let authority = kept.get(&service.balancer, endpoint, service::authority_of)?;
+        keep_host(request, endpoint)?;
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.authority = Some(authority);
+        *request.uri_mut() =
+            Uri::from_parts(parts).map_err(|error| Error::unroutable(&**endpoint, error))?;
+        Ok(self.0.clone())
+    }
+}
+
+impl<B, F, S, E> Route<B> for Factory<F>
+where
+    F: Fn(&Endpoint) -> Result<S, E> + Clone + Send + Sync + 'static,
+    S: Clone + Send + Sync + 'static,
+    E: Into<BoxError>,
+{
+    type Kept = S;
+    type Client = S;
+
+    fn find(
+        services: &Services,
+        states: &States<S>,
+        uri: &Uri,
+    ) -> Result<Option<Service<S>>, Error> {
+        services.find_any_host(states, uri).map(Some)
+    }
+
+    fn passing(&self) -> Option<S> {
+        None
+    }
+
+    fn direct(
+        &self,
+        service: &Service<S>,
+        endpoint: &Arc<Endpoint>,
+        request: &mut Request<B>,
+    ) -> Result<S, Error> {
+        if endpoint.authority().is_some() {
+            keep_host(request, endpoint)?;
+        }
+        let kept = &service.state.endpoints;
+        kept.get(&service.balancer, endpoint, |endpoint| {
+            let error = |error: E| Error::unroutable(endpoint, error.into());
+            (self.0)(endpoint).map_err(error)
+        })
+    }
+}
+
+/// Writes down the host that a request is for, unless the caller has.
+fn keep_host<B>(request: &mut Request<B>, endpoint: &Endpoint) -> Result<(), Error> {
+    if !request.headers().contains_key(HOST)
+        && let Some(host) = service::logical_host(endpoint, request.uri())
+    {
+        let value = HeaderValue::from_str(host).map_err(|error| Error::unroutable(host, error))?;
+        request.headers_mut().insert(HOST, value);
+    }
+    Ok(())
+}

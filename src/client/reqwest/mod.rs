@@ -1,0 +1,346 @@
+//! A middleware for [`reqwest_middleware`], with which the host of a URL names
+//! a service.
+//!
+//! ```
+//! use waypost::{Balancer, Fixed};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let _ = rustls::crypto::ring::default_provider().install_default();
+//! let users = Balancer::builder("users")
+//!     .build(Fixed::addresses(["127.0.0.1:9"])?)
+//!     .await?;
+//! let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+//!     .with(users.middleware())
+//!     .build();
+//! let answer = client.get("http://users/v1/me").send().await; // goes to 127.0.0.1:9
+//! # assert!(answer.is_err(), "nobody listens on the discard port");
+//! # Ok(()) }
+//! ```
+//!
+//! The client that comes out is a tower service, too: reqwest-middleware's
+//! `ClientWithMiddleware` implements `Service<reqwest::Request>`.
+//!
+//! # http and https
+//!
+//! With **http**, the URL is rewritten to the endpoint's address, and the call
+//! goes down the chain of middlewares to the client that was given. What stays
+//! logical: the `Host` header, and `Response::url()`.
+//!
+//! With **https**, that would check the certificate against an address. So each
+//! endpoint gets a client of its own, made by the function that
+//! [`BalanceMiddleware::https`] is given, which connects to the endpoint
+//! whatever the URL says. SNI, the check of the certificate, `:authority`,
+//! cookies and `Response::url()` stay logical. Middlewares behind this one are
+//! passed over, since theirs is another client: let this one be the last.
+//!
+//! # Redirects
+//!
+//! With http, a redirect is followed by reqwest below this middleware, as it is
+//! written: one to another path, written without a host, goes to the same
+//! endpoint. With https they are off: the answer with its `Location` is handed
+//! on, and a call to that goes through the balancer again.
+
+mod pinned;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use http::header::{HOST, HeaderValue};
+use http::uri::Scheme;
+use http::{Extensions, HeaderMap, StatusCode, Uri};
+use reqwest::{Body, ClientBuilder, Request, Response, ResponseBuilderExt as _, Url};
+use reqwest_middleware::{Error as MiddlewareError, Middleware, Next};
+
+use super::http::{RequestHead, Tracked};
+use super::run::{self, Asked, Held, SendError, Transport};
+use super::service::{self, Service, Services, States, Target};
+use super::settings::setters;
+use super::{CallSettings, Classify, Directory};
+use crate::balancer::Balancer;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::resilience::Attempts;
+use crate::stats::Outcome;
+
+pub use pinned::pinned_client;
+
+impl Balancer {
+    /// A reqwest middleware that sends the requests to this service, those
+    /// whose URL has its name as host, to picked endpoints.
+    #[must_use]
+    pub fn middleware(&self) -> BalanceMiddleware {
+        BalanceMiddleware::new(self.clone().into())
+    }
+}
+
+impl Directory {
+    /// A reqwest middleware that takes the host of every URL, unless it is an
+    /// IP address, for the name of a service.
+    #[must_use]
+    pub fn middleware(&self) -> BalanceMiddleware {
+        BalanceMiddleware::new(self.clone().into())
+    }
+}
+
+/// Balances the requests of a reqwest client; made by
+/// [`Balancer::middleware`] and [`Directory::middleware`].
+///
+/// A call that failed is sent to another endpoint, as
+/// [`Retry`](crate::resilience::Retry) says; all settings are those of
+/// [`CallSettings`].
+#[derive(Clone)]
+pub struct BalanceMiddleware {
+    target: Target,
+    settings: CallSettings,
+    template: Option<Template>,
+    shared: Arc<Shared>,
+}
+
+/// Makes what the client of an endpoint is built of.
+type Template = Arc<dyn Fn() -> ClientBuilder + Send + Sync>;
+
+struct Shared {
+    services: Services,
+    states: States<reqwest::Client>,
+}
+
+impl BalanceMiddleware {
+    fn new(target: Target) -> Self {
+        let settings = CallSettings::default();
+        Self {
+            shared: Shared::new(&target, &settings),
+            target,
+            settings,
+            template: None,
+        }
+    }
+
+    /// Serves https URLs, with a client for each endpoint that is built of what
+    /// this function returns. There belong the trusted certificates, a cookie
+    /// store that all share, and so on; where it connects, and that it follows
+    /// no redirect and asks no proxy, is set here.
+    ///
+    /// ```no_run
+    /// # fn example(users: waypost::Balancer) {
+    /// let middleware = users.middleware().https(reqwest::Client::builder);
+    /// # let _ = middleware; }
+    /// ```
+    #[must_use]
+    pub fn https<F>(mut self, template: F) -> Self
+    where
+        F: Fn() -> ClientBuilder + Send + Sync + 'static,
+    {
+        self.template = Some(Arc::new(template));
+        self
+    }
+
+    /// All settings at once.
+    #[must_use]
+    pub fn settings(mut self, settings: CallSettings) -> Self {
+        self.shared = Shared::new(&self.target, &settings);
+        self.settings = settings;
+        self
+    }
+
+    /// Those of a middleware that was not used yet.
+    fn set(mut self, set: impl FnOnce(&mut CallSettings)) -> Self {
+        set(&mut self.settings);
+        let settings = self.settings.clone();
+        self.settings(settings)
+    }
+
+    setters!(with retry);
+
+    /// The service that a request is for; none when it passes as it is.
+    fn find(&self, uri: &Uri) -> Result<Option<Service<reqwest::Client>>, Error> {
+        let service = self.shared.services.find(&self.shared.states, uri)?;
+        if service.is_some() && self.template.is_none() && uri.scheme() == Some(&Scheme::HTTPS) {
+            let reason = "it is https: rewritten to an endpoint's address, the certificate would \
+                          be checked against that address; set `BalanceMiddleware::https`";
+            return Err(Error::unroutable(uri, reason));
+        }
+        Ok(service)
+    }
+}
+
+impl Shared {
+    fn new(target: &Target, settings: &CallSettings) -> Arc<Self> {
+        Arc::new(Self {
+            services: Services::new(target.clone(), settings.clone()),
+            states: States::new(),
+        })
+    }
+}
+
+impl fmt::Debug for BalanceMiddleware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BalanceMiddleware")
+            .field("target", &self.target)
+            .field("settings", &self.settings)
+            .field("https", &self.template.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Middleware for BalanceMiddleware {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response, MiddlewareError> {
+        let url = request.url().clone();
+        let uri = url
+            .as_str()
+            .parse()
+            .map_err(|error| refused(Error::unroutable(&url, error)))?;
+        let Some(service) = self.find(&uri).map_err(refused)? else {
+            return next.run(request, extensions).await;
+        };
+        let (services, settings) = (&self.shared.services, &self.settings);
+        let head = RequestHead {
+            method: request.method(),
+            uri: &uri,
+            headers: request.headers(),
+            extensions,
+        };
+        let asked = Asked::by(&head, settings);
+        let template = self.template.as_ref().filter(|_| url.scheme() == "https");
+        let sending = Sending {
+            kept: Mutex::new(keep(&request, settings)),
+            uri,
+            next,
+            template,
+            extensions,
+        };
+        let done = run::run(services, &service, &sending, request, asked).await?;
+        let (answer, after) = done.answer;
+        *extensions = after;
+        track(answer, done.held, &url)
+    }
+}
+
+/// A copy of a request that may be sent again, and can be.
+fn keep(request: &Request, settings: &CallSettings) -> Option<Request> {
+    let retry = &settings.retry;
+    let size = request
+        .body()
+        .and_then(Body::as_bytes)
+        .map_or(0, <[u8]>::len) as u64;
+    let may = retry.most_attempts() != Attempts::ONCE && size <= retry.largest_body();
+    may.then(|| request.try_clone()).flatten()
+}
+
+/// Sends one call's requests.
+struct Sending<'a> {
+    kept: Mutex<Option<Request>>,
+    uri: Uri,
+    next: Next<'a>,
+    /// Of https calls.
+    template: Option<&'a Template>,
+    extensions: &'a Extensions,
+}
+
+impl Transport<reqwest::Client> for Sending<'_> {
+    type Request = Request;
+    type Answer = (Response, Extensions);
+    type Error = MiddlewareError;
+
+    async fn send(
+        &self,
+        mut request: Request,
+        service: &Service<reqwest::Client>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Self::Answer, SendError<MiddlewareError>> {
+        let mut extensions = self.extensions.clone();
+        keep_host(&mut request, &self.uri, endpoint).map_err(SendError::Unroutable)?;
+        let sent = if let Some(template) = self.template {
+            let make = |endpoint: &Endpoint| pinned_client(template(), endpoint);
+            let clients = &service.state.endpoints;
+            let client = clients.get(&service.balancer, endpoint, make);
+            let client = client.map_err(SendError::Unroutable)?;
+            pinned::prepare(request.url_mut(), endpoint).map_err(SendError::Unroutable)?;
+            client
+                .execute(request)
+                .await
+                .map_err(MiddlewareError::Reqwest)
+        } else {
+            direct(request.url_mut(), endpoint).map_err(SendError::Unroutable)?;
+            self.next.clone().run(request, &mut extensions).await
+        };
+        let answer = sent.map_err(SendError::Client)?;
+        Ok((answer, extensions))
+    }
+
+    fn again(&self) -> Option<Request> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref()?.try_clone()
+    }
+
+    fn head((answer, _): &Self::Answer) -> (StatusCode, &HeaderMap) {
+        (answer.status(), answer.headers())
+    }
+
+    /// What reqwest knows of what was sent, else what the errors below it tell.
+    fn outcome(&self, error: &MiddlewareError, classify: &dyn Classify) -> Outcome {
+        match error {
+            MiddlewareError::Reqwest(error) if error.is_connect() => Outcome::NotSent,
+            MiddlewareError::Reqwest(error) if error.is_timeout() => Outcome::TimedOut,
+            MiddlewareError::Reqwest(error) => classify.error(error),
+            // Ours, or another middleware's, of which nothing is known.
+            MiddlewareError::Middleware(error) => {
+                let error: &(dyn StdError + 'static) = error.as_ref();
+                classify.error(error)
+            }
+        }
+    }
+
+    fn ours(error: Error) -> MiddlewareError {
+        refused(error)
+    }
+}
+
+fn refused(error: Error) -> MiddlewareError {
+    MiddlewareError::middleware(error)
+}
+
+fn keep_host(request: &mut Request, logical: &Uri, endpoint: &Endpoint) -> Result<(), Error> {
+    if !request.headers().contains_key(HOST)
+        && let Some(host) = service::logical_host(endpoint, logical)
+    {
+        let host = HeaderValue::from_str(host).map_err(|error| Error::unroutable(host, error))?;
+        request.headers_mut().insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// Points a URL at an endpoint.
+fn direct(url: &mut Url, endpoint: &Endpoint) -> Result<(), Error> {
+    let address = endpoint.address();
+    let (Some(host), Some(port)) = (address.host(), address.port()) else {
+        let reason = "it is a Unix socket, which a URL cannot name";
+        return Err(Error::unroutable(endpoint, reason));
+    };
+    url.set_host(Some(host))
+        .map_err(|error| Error::unroutable(endpoint, error))?;
+    url.set_port(Some(port))
+        .map_err(|()| Error::unroutable(endpoint, "its URL cannot have a port"))
+}
+
+/// Puts a body that holds the pick into a response, and the logical URL.
+fn track(answer: Response, held: Held, url: &Url) -> Result<Response, MiddlewareError> {
+    let (parts, body) = http::Response::from(answer).into_parts();
+    let mut tracked = http::Response::builder()
+        .url(url.clone())
+        .body(Body::wrap(Tracked::new(body, held)))
+        .map_err(|error| refused(Error::unroutable(url, error)))?;
+    *tracked.status_mut() = parts.status;
+    *tracked.version_mut() = parts.version;
+    *tracked.headers_mut() = parts.headers;
+    tracked.extensions_mut().extend(parts.extensions);
+    Ok(Response::from(tracked))
+}

@@ -1,0 +1,116 @@
+//! The channels of each endpoint.
+
+#![allow(
+    private_interfaces,
+    reason = "the trait is sealed: only this crate can call what it has"
+)]
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Request, Uri};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint as TonicEndpoint};
+
+use crate::client::http::Route;
+use crate::client::service::{Service, Services, States};
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+
+/// How an endpoint's channels are made.
+#[derive(Clone)]
+pub struct Channels {
+    pub(super) authority: Arc<str>,
+    pub(super) tls: Option<ClientTlsConfig>,
+    pub(super) connections: u32,
+    pub(super) configure: Option<Configure>,
+}
+
+type Configure = Arc<dyn Fn(TonicEndpoint) -> TonicEndpoint + Send + Sync>;
+
+/// The channels of one endpoint, which take turns.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    channels: Arc<[Channel]>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Channels {
+    pub(super) fn new(authority: &str) -> Self {
+        Self {
+            authority: Arc::from(authority),
+            tls: None,
+            connections: 1,
+            configure: None,
+        }
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Result<Connections, Error> {
+        let refused = |error: tonic::transport::Error| Error::unroutable(endpoint, error);
+        let address = endpoint.address();
+        if address.host().is_none() {
+            let reason = "it is a Unix socket, to which this channel does not connect";
+            return Err(Error::unroutable(endpoint, reason));
+        }
+        let authority = endpoint.authority().unwrap_or(&self.authority);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let origin: Uri = format!("{scheme}://{authority}")
+            .parse()
+            .map_err(|error| Error::unroutable(endpoint, error))?;
+        let name = endpoint.tls_name().or(origin.host()).unwrap_or(authority);
+        let mut base =
+            TonicEndpoint::from_shared(format!("{scheme}://{address}")).map_err(refused)?;
+        if let Some(tls) = &self.tls {
+            let tls = tls.clone().domain_name(name);
+            base = base.tls_config(tls).map_err(refused)?;
+        }
+        let mut base = base.origin(origin);
+        if let Some(configure) = &self.configure {
+            base = configure(base);
+        }
+        Ok(Connections {
+            channels: (0..self.connections).map(|_| base.connect_lazy()).collect(),
+            turn: Arc::default(),
+        })
+    }
+}
+
+impl Route<tonic::body::Body> for Channels {
+    type Kept = Connections;
+    type Client = Channel;
+
+    fn find(
+        services: &Services,
+        states: &States<Connections>,
+        uri: &Uri,
+    ) -> Result<Option<Service<Connections>>, Error> {
+        services.find_any_host(states, uri).map(Some)
+    }
+
+    fn passing(&self) -> Option<Channel> {
+        None
+    }
+
+    fn direct(
+        &self,
+        service: &Service<Connections>,
+        endpoint: &Arc<Endpoint>,
+        _: &mut Request<tonic::body::Body>,
+    ) -> Result<Channel, Error> {
+        let kept = &service.state.endpoints;
+        let connect = |endpoint: &Endpoint| self.connect(endpoint);
+        let connections = kept.get(&service.balancer, endpoint, connect)?;
+        let turn = connections.turn.fetch_add(1, Ordering::Relaxed);
+        Ok(connections.channels[turn % connections.channels.len()].clone())
+    }
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channels")
+            .field("authority", &self.authority)
+            .field("tls", &self.tls.is_some())
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,246 @@
+//! The laws of the gRPC channel, on real tonic servers with tonic's own health
+//! service.
+
+mod client_common;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use client_common::{dead, endpoint, eventually, in_flight, totals, totals_of, users};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use waypost::client::tonic::{GrpcBuilder, GrpcChannel};
+use waypost::resilience::Retry;
+use waypost::strategy::RoundRobin;
+use waypost::{Balancer, Endpoint, EndpointSet};
+
+/// A tonic server that dies when it is dropped, with its connections.
+struct Server {
+    id: &'static str,
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    async fn start<H: Health>(id: &'static str, health: H) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("there are threads");
+        let listener = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await;
+        let listener = listener.expect("no panic").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let server = tonic::transport::Server::builder()
+            .add_service(HealthServer::new(health))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        runtime.spawn(server);
+        let runtime = Some(runtime);
+        Self {
+            id,
+            address,
+            runtime,
+        }
+    }
+
+    async fn healthy(id: &'static str) -> Self {
+        let (reporter, service) = health_reporter();
+        reporter
+            .set_service_status("users", ServingStatus::Serving)
+            .await;
+        Self::start(id, service).await
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        endpoint(self.id, self.address)
+    }
+}
+
+fn health_reporter() -> (
+    tonic_health::server::HealthReporter,
+    tonic_health::server::HealthService,
+) {
+    let reporter = tonic_health::server::HealthReporter::new();
+    let service = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+    (reporter, service)
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // With it end the connections, which are tasks of their own.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Answers every check with this status, in a stream of a body, so that it is
+/// in the trailers; or in the head alone.
+struct Failing {
+    code: Code,
+}
+
+#[tonic::async_trait]
+impl Health for Failing {
+    async fn check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<tonic_health::pb::HealthCheckResponse>, Status> {
+        Err(Status::new(self.code, "told by the test"))
+    }
+
+    type WatchStream =
+        futures::stream::BoxStream<'static, Result<tonic_health::pb::HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        let first = Ok(tonic_health::pb::HealthCheckResponse { status: 1 });
+        let last = Err(Status::new(self.code, "told behind the first message"));
+        let stream = futures::stream::iter([first, last]);
+        Ok(tonic::Response::new(Box::pin(stream)))
+    }
+}
+
+fn client(builder: GrpcBuilder) -> HealthClient<GrpcChannel> {
+    HealthClient::new(builder.build())
+}
+
+fn ask() -> HealthCheckRequest {
+    HealthCheckRequest {
+        service: "users".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn calls_are_spread_counted_and_timed() {
+    let servers = [Server::healthy("a").await, Server::healthy("b").await];
+    let balancer = users(servers.iter().map(Server::endpoint)).await;
+    let mut client = client(balancer.grpc().connections(2));
+    for _ in 0..10 {
+        let answer = client.check(ask()).await.expect("it is answered");
+        assert_eq!(answer.into_inner().status, 1);
+    }
+    eventually("all are counted", || totals(&balancer) == (10, 0, 0)).await;
+    for node in balancer.nodes() {
+        assert_eq!(node.stats().totals().succeeded, 5);
+        assert!(node.stats().latency().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_in_flight_until_its_last_message() {
+    let server = Server::healthy("a").await;
+    let balancer = users([server.endpoint()]).await;
+    let mut client = client(balancer.grpc());
+    let mut watch = client.watch(ask()).await.expect("it streams").into_inner();
+    assert!(watch.message().await.expect("it is told").is_some());
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (1, (0, 0, 0)));
+    drop(watch);
+    eventually("it is cancelled", || totals(&balancer) == (0, 0, 1)).await;
+    assert_eq!(in_flight(&balancer), 0);
+}
+
+#[tokio::test]
+async fn the_status_counts_in_the_head_and_in_the_trailers() {
+    for (code, faults) in [(Code::Unavailable, 1), (Code::NotFound, 0)] {
+        let server = Server::start("a", Failing { code }).await;
+        let balancer = users([server.endpoint()]).await;
+        let mut client = client(balancer.grpc());
+        let error = client.check(ask()).await.expect_err("it fails");
+        assert_eq!(error.code(), code);
+        eventually("the head is counted", || {
+            totals(&balancer) == (1 - faults, faults, 0)
+        })
+        .await;
+        let mut watch = client.watch(ask()).await.expect("it streams").into_inner();
+        assert!(watch.message().await.expect("the first is well").is_some());
+        assert_eq!(in_flight(&balancer), 1);
+        let error = watch.message().await.expect_err("the trailers tell");
+        assert_eq!(error.code(), code);
+        let twice = (2 - 2 * faults, 2 * faults, 0);
+        eventually("the trailers are counted", || totals(&balancer) == twice).await;
+    }
+}
+
+#[tokio::test]
+async fn unavailable_is_asked_elsewhere_when_the_application_allows_it() {
+    let unavailable = Failing {
+        code: Code::Unavailable,
+    };
+    let (bad, good) = (
+        Server::start("bad", unavailable).await,
+        Server::healthy("good").await,
+    );
+    let balancer = users([bad.endpoint(), good.endpoint()]).await;
+    let mut careful = client(balancer.grpc());
+    let mut bold = client(balancer.grpc().retry(Retry::default().any_method()));
+    let mut failed = 0;
+    for _ in 0..4 {
+        failed += u32::from(careful.check(ask()).await.is_err());
+    }
+    assert_eq!(failed, 2, "a POST is not repeated unasked");
+    for _ in 0..4 {
+        bold.check(ask()).await.expect("the other one answers");
+    }
+}
+
+/// What tonic's own balanced channel gets wrong (grpc-rust#2839).
+#[tokio::test]
+async fn no_call_is_lost_to_a_server_that_is_killed_and_none_goes_there_once_it_left() {
+    let (a, b, c) = (
+        Server::healthy("a").await,
+        Server::healthy("b").await,
+        Server::healthy("c").await,
+    );
+    let (balancer, mut updater) = Balancer::builder("users")
+        .strategy(RoundRobin::new())
+        .manual()
+        .expect("it is a name");
+    let set = EndpointSet::new([a.endpoint(), b.endpoint(), c.endpoint()]).expect("ids differ");
+    updater.apply(set.clone());
+    // A health check may be made twice.
+    let mut client = client(balancer.grpc().retry(Retry::default().any_method()));
+    let mut ask_times = async |times| {
+        for _ in 0..times {
+            client.check(ask()).await.expect("no call is lost");
+        }
+    };
+    ask_times(30).await;
+    let gone = c.id;
+    drop(c);
+    ask_times(30).await;
+    assert!(totals_of(&balancer, gone).1 > 0, "it was asked in vain");
+    updater.apply(set.without(&gone.parse().expect("it is an id")));
+    let before = (totals(&balancer), in_flight(&balancer));
+    ask_times(30).await;
+    assert_eq!(totals(&balancer), (before.0.0 + 30, before.0.1, before.0.2));
+    assert!(
+        balancer
+            .nodes()
+            .iter()
+            .all(|node| node.endpoint().id().as_str() != gone)
+    );
+}
+
+#[tokio::test]
+async fn what_was_not_sent_goes_elsewhere_by_itself() {
+    let live = Server::healthy("live").await;
+    let balancer = users([dead("dead"), live.endpoint()]).await;
+    let mut client = client(balancer.grpc().timeout(Duration::from_secs(5)));
+    for _ in 0..6 {
+        client.check(ask()).await.expect("one is alive");
+    }
+    eventually("all are counted", || {
+        totals_of(&balancer, "live") == (6, 0, 0)
+    })
+    .await;
+    assert!(totals_of(&balancer, "dead").1 > 0);
+}

@@ -1,0 +1,167 @@
+//! What those who watch are told.
+
+mod client_common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use client_common::{Server, dead, users};
+use http::Request;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tower::{Layer as _, ServiceExt as _};
+use tracing::field::{Field, Visit};
+use tracing::span;
+use waypost::client::http::BalanceLayer;
+use waypost::event::Observer;
+use waypost::observe::{Metered, Report, Traced, dashboard};
+use waypost::resilience::Retry;
+use waypost::{Balancer, Endpoint, EndpointSet};
+
+/// Two calls, one of which meets a dead endpoint first.
+async fn two_calls(observer: impl Observer) -> Balancer {
+    let live = Server::start("live").await;
+    let balancer = users([dead("dead"), live.endpoint()]).await;
+    let client = BalanceLayer::new(balancer.clone())
+        .retry(Retry::default())
+        .observe(observer)
+        .layer(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+    for _ in 0..2 {
+        let request = Request::get("http://users/?token=secret").body(Full::default());
+        let answer = client.clone().oneshot(request.expect("well-formed")).await;
+        let body = answer.expect("one is alive").into_body();
+        body.collect().await.expect("it is whole");
+    }
+    balancer
+}
+
+#[tokio::test]
+async fn metrics_count_attempts_retries_and_outcomes_by_service() {
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let balancer = two_calls(Metered::default().by_endpoint()).await;
+    Metered::gauges(&balancer);
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for (key, _, _, value) in snapshots.snapshot().into_vec() {
+        let labels: Vec<_> = key.key().labels().map(metrics::Label::value).collect();
+        assert_eq!(labels[0], "users");
+        let count = match value {
+            DebugValue::Counter(count) => count,
+            DebugValue::Gauge(value) => value.into_inner() as u64,
+            DebugValue::Histogram(values) => values.len() as u64,
+        };
+        *counts.entry(key.key().name().to_owned()).or_default() += count;
+    }
+    let retries = counts["waypost_retries_total"];
+    assert!((1..=2).contains(&retries), "{counts:?}");
+    assert_eq!(counts["waypost_attempts_total"], 2 + retries);
+    assert_eq!(counts["waypost_attempt_seconds"], 2 + retries);
+    assert_eq!(counts["waypost_endpoints"], 4, "two known, two eligible");
+    assert_eq!(
+        (counts["waypost_in_flight"], counts["waypost_stale"]),
+        (0, 0)
+    );
+}
+
+/// Keeps every event as text.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("waypost")
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                use std::fmt::Write as _;
+                write!(self.0, " {field}={value:?}").expect("it is a string");
+            }
+        }
+        let mut text = Text(event.metadata().level().to_string());
+        event.record(&mut text);
+        self.0.lock().expect("no test panics here").push(text.0);
+    }
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test]
+async fn tracing_is_told_each_decision_and_no_secret() {
+    let events = Events::default();
+    let guard = tracing::subscriber::set_default(events.clone());
+    two_calls(Traced).await;
+    drop(guard);
+    let events = events.0.lock().expect("no test panics here");
+    let count = |wanted: &str| events.iter().filter(|event| event.contains(wanted)).count();
+    assert!(count("TRACE message=picked service=users endpoint=dead attempt=1") >= 1);
+    assert!(count("DEBUG message=retried service=users attempt=2") >= 1);
+    assert_eq!(count("outcome=Success"), 2, "{events:?}");
+    assert_eq!(count("secret"), 0, "{events:?}");
+}
+
+#[test]
+fn a_report_says_why_an_endpoint_takes_no_calls() {
+    let (balancer, mut updater) = Balancer::builder("users").manual().expect("it is a name");
+    assert_eq!(Report::of(&balancer).discovery, "unknown");
+    let at = |id: &str, port: u16| Endpoint::builder(format!("10.0.0.1:{port}")).id(id);
+    let endpoints = [
+        at("a", 1).build(),
+        at("b", 2).weight(0).build(),
+        at("c", 3)
+            .build()
+            .map(|one| one.with_status(waypost::Status::Draining)),
+    ];
+    let endpoints = endpoints.map(|endpoint| endpoint.expect("well-formed"));
+    updater.apply(EndpointSet::new(endpoints).expect("ids differ"));
+    let _pick = balancer.pick().expect("there is one");
+    let report = Report::of(&balancer);
+    assert_eq!(
+        (report.discovery, report.eligible, report.in_flight),
+        ("fresh", 1, 1)
+    );
+    let why = |id: &str| {
+        report
+            .endpoints
+            .iter()
+            .find(|one| one.id == id)
+            .map(|one| one.why)
+    };
+    assert_eq!(why("a"), Some("takes calls"));
+    assert_eq!(why("b"), Some("has weight 0"));
+    assert!(why("c").is_some_and(|why| why.contains("draining")));
+}
+
+#[tokio::test]
+async fn the_dashboard_serves_a_page_of_its_own_and_json() {
+    let server = Server::start("a").await;
+    let balancer = users([server.endpoint()]).await;
+    let router = dashboard([balancer]);
+    let ask = async |path: &str| {
+        let request = Request::get(path).body(axum::body::Body::new(Empty::new()));
+        let answer = router.clone().oneshot(request.expect("well-formed")).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        assert_eq!(answer.status(), 200);
+        let body = answer.into_body().collect().await.expect("it is whole");
+        String::from_utf8(body.to_bytes().to_vec()).expect("it is text")
+    };
+    let page = ask("/").await;
+    assert!(page.contains("<title>waypost</title>"));
+    for elsewhere in ["http://", "https://", "src=", "innerHTML"] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+    let reports: serde_json::Value =
+        serde_json::from_str(&ask("/balancers.json").await).expect("it is JSON");
+    assert_eq!(reports[0]["service"], "users");
+    assert_eq!(reports[0]["endpoints"][0]["id"], "a");
+}
