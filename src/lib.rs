@@ -63,6 +63,7 @@
 //! | `snapshot` | the last known sets on disk, for a start while the registry is down |
 //! | `consul` | the registry in Consul |
 //! | `eureka` | the registry in Eureka |
+//! | `sim` | a simulator that runs the strategies on a fleet that you describe |
 //! | `testing` | the contract suites for registries and strategies |
 
 #![forbid(unsafe_code)]
@@ -101,6 +102,8 @@ pub mod observe;
 
 pub mod server;
 
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(feature = "testing")]
 pub mod testing;
 

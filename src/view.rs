@@ -295,6 +295,14 @@ impl View {
     }
 }
 
+#[cfg(feature = "sim")]
+impl View {
+    /// Counts a call to that node from now on, without a balancer's guard.
+    pub(crate) fn begin(&self, index: NodeIndex, slot: crate::sync::Slot) {
+        self.roster.counters.begin(self.start + index, slot);
+    }
+}
+
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.nodes()).finish()

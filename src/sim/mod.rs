@@ -1,0 +1,35 @@
+//! How would this strategy do on a fleet like that one?
+//!
+//! Balancing goes wrong between many clients that each know a little, which no
+//! unit test shows and no production fleet is lent for. This is a
+//! discrete-event simulation in virtual time that runs the pickers of
+//! [`strategy`](crate::strategy) as they are, one view with stats of its own for
+//! each client, against servers with worker pools and queues. The same seed
+//! gives the same result.
+//!
+//! Two baselines know what no client can: [`Rule::Oracle`] compares the true
+//! queues of `d` servers at the moment of the pick, [`Rule::Shortest`] all.
+//!
+//! ```
+//! use waypost::sim::{Fleet, Rule, run};
+//! use waypost::strategy::P2c;
+//!
+//! # fn main() -> Result<(), waypost::Error> {
+//! let fleet = Fleet { clients: 3, servers: 5, seconds: 2.0, ..Fleet::default() };
+//! let p2c = run(&fleet, &Rule::of(P2c::new()), 1)?;
+//! assert!(p2c.mean_ms > fleet.service_ms);
+//! # Ok(()) }
+//! ```
+//!
+//! What it does not model is told at [`Fleet`].
+
+mod fleet;
+mod queue;
+mod report;
+mod run;
+mod service;
+
+pub use fleet::{Antagonist, Burst, Fleet, Slow};
+pub use report::{Report, table};
+pub use run::{Rule, run};
+pub use service::Service;

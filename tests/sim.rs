@@ -1,0 +1,160 @@
+//! The simulator against closed forms and published experiments.
+
+use waypost::sim::{Fleet, Report, Rule, Service, Slow, run};
+use waypost::strategy::{LeastConn, P2c, Random, RoundRobin};
+
+fn simulate(fleet: &Fleet, rule: &Rule, seed: u64) -> Report {
+    run(fleet, rule, seed).expect("the fleet is fine")
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report() {
+    let fleet = Fleet {
+        clients: 5,
+        servers: 10,
+        seconds: 3.0,
+        warm_up_seconds: 1.0,
+        ..Fleet::named("S4").expect("there is an S4")
+    };
+    for rule in [Rule::of(P2c::new()), Rule::Oracle(2), Rule::Shortest] {
+        let first = simulate(&fleet, &rule, 3);
+        assert!(first.calls > 1_000, "{rule:?}: {}", first.calls);
+        assert_eq!(first, simulate(&fleet, &rule, 3), "{rule:?}");
+        assert_ne!(first, simulate(&fleet, &rule, 4), "{rule:?}");
+    }
+}
+
+/// Mitzenmacher, TPDS 12(10), 2001: the mean time in system with d choices, for
+/// infinitely many servers.
+fn mitzenmacher(d: u32, load: f64) -> f64 {
+    let d = f64::from(d);
+    let terms = (1..1_000).map(|i| {
+        let exponent = if d > 1.0 {
+            (d.powi(i) - d) / (d - 1.0)
+        } else {
+            f64::from(i - 1)
+        };
+        load.powf(exponent)
+    });
+    terms.take_while(|term| *term > 1e-12).sum()
+}
+
+#[test]
+fn the_formula_gives_mitzenmachers_table() {
+    let table = [
+        (2, [1.2657, 1.6145, 1.9474, 2.6141, 3.3830, 5.4320]),
+        (3, [1.1252, 1.3568, 1.5809, 2.0279, 2.5351, 3.8578]),
+        (5, [1.0313, 1.1681, 1.3289, 1.6329, 1.9888, 2.9017]),
+    ];
+    for (d, row) in table {
+        for (load, expected) in [0.5, 0.7, 0.8, 0.9, 0.95, 0.99].into_iter().zip(row) {
+            let found = mitzenmacher(d, load);
+            assert!((found - expected).abs() < 6e-5, "{d} {load}: {found}");
+        }
+    }
+}
+
+/// One client sees every queue, so its calls in flight are the true queues and
+/// the real P2C is the d = 2 of the paper.
+#[test]
+fn a_thousand_servers_come_within_one_per_cent_of_the_formula() {
+    let rules: [(u32, fn() -> Rule); 4] = [
+        (1, || Rule::of(Random::new())),
+        (2, || Rule::of(P2c::new())),
+        (3, || Rule::Oracle(3)),
+        (5, || Rule::Oracle(5)),
+    ];
+    for (d, rule) in rules {
+        // Random at .9 is a sum of M/M/1 queues, whose mean takes some hundred
+        // times longer to settle: up to .7 for it.
+        let loads: &[f64] = if d == 1 {
+            &[0.5, 0.7]
+        } else {
+            &[0.5, 0.7, 0.9]
+        };
+        for &load in loads {
+            let fleet = Fleet {
+                clients: 1,
+                servers: 1_000,
+                workers: 1,
+                load,
+                service_ms: 1_000.0,
+                round_trip_ms: 0.0,
+                seconds: 600.0,
+                warm_up_seconds: 100.0,
+                ..Fleet::default()
+            };
+            let found = simulate(&fleet, &rule(), 1).mean_ms / 1_000.0;
+            let expected = mitzenmacher(d, load);
+            let off = (found - expected).abs() / expected;
+            assert!(off < 0.01, "d = {d}, {load}: {found}, not {expected}");
+        }
+    }
+}
+
+/// Linkerd's experiment of 2016: 1,000 calls a second to 11 backends, one of
+/// which takes 2 s for 30 of 60 s, and a timeout of 1 s.
+#[test]
+fn one_slow_backend_costs_what_linkerd_measured() {
+    let fleet = Fleet {
+        clients: 1,
+        servers: 11,
+        workers: 10_000,
+        // 1,000 calls a second of 167 ms, of 11 times 10,000 workers.
+        load: 1_000.0 * 0.167 / 110_000.0,
+        service_ms: 167.0,
+        service: Service::Deterministic,
+        seconds: 60.0,
+        warm_up_seconds: 0.0,
+        timeout_ms: Some(1_000.0),
+        slow: Some(Slow {
+            servers: 1,
+            factor: 2_000.0 / 167.0,
+            from_seconds: 15.0,
+            until_seconds: 45.0,
+        }),
+        ..Fleet::default()
+    };
+    let success = |rule: Rule| 1.0 - simulate(&fleet, &rule, 1).error_share();
+    let round_robin = success(Rule::of(RoundRobin::new()));
+    // 1 - 1/11 * 30/60.
+    assert!((round_robin - 0.9545).abs() < 0.003, "{round_robin}");
+    // A call that timed out is in flight no more, so the slow one holds its
+    // share for 1 s and not 2: 1 - .5 * .167 / (10 * 1 + .167) = 99.2 %.
+    let least = success(Rule::of(LeastConn::new()));
+    assert!((least - 0.992).abs() < 0.003, "{least}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let cases = [
+        (
+            Fleet {
+                servers: 0,
+                ..Fleet::default()
+            },
+            "fleet.servers",
+        ),
+        (
+            Fleet {
+                load: f64::NAN,
+                ..Fleet::default()
+            },
+            "fleet.load",
+        ),
+        (
+            Fleet {
+                service: Service::Pareto { alpha: 1.0 },
+                ..Fleet::default()
+            },
+            "fleet.service",
+        ),
+    ];
+    for (fleet, field) in cases {
+        let error = run(&fleet, &Rule::Shortest, 1).expect_err("it cannot be");
+        assert!(
+            error.is_invalid() && error.to_string().contains(field),
+            "{error}"
+        );
+    }
+}
