@@ -4,9 +4,12 @@
 //! cargo run --release --features sim --example simulate -- --scenario S1 --strategy p2c --seeds 5
 //! ```
 //!
-//! Without `--scenario`, all of S1 to S8; without `--strategy`, all; both may be repeated.
+//! Without `--scenario`, all of S1 to S8; without `--strategy`, all. `--fleet FILE` is a fleet of
+//! yours in TOML, with the fields of [`Fleet`]. All three may be repeated.
 
 use std::error::Error;
+use std::fs::read_to_string;
+use std::num::NonZeroU64;
 
 use waypost::sim::{Fleet, Rule, run, table};
 use waypost::strategy::{LeastConn, P2c, Random, RoundRobin};
@@ -22,38 +25,53 @@ const STRATEGIES: [&str; 6] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let (mut scenarios, mut strategies, mut seeds) = (Vec::new(), Vec::new(), 1_u64);
+    let (mut fleets, mut strategies, mut seeds) = (Vec::new(), Vec::new(), 1_u64);
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
         let value = arguments
             .next()
             .ok_or_else(|| format!("`{flag}` needs a value"))?;
         match flag.as_str() {
-            "--scenario" => scenarios.push(value),
+            "--scenario" => fleets.push((value.clone(), named(&value)?)),
             "--strategy" => strategies.push(value),
-            "--seeds" => seeds = value.parse().map_err(|error| format!("--seeds: {error}"))?,
-            _ => return Err(format!("`{flag}` is none of --scenario, --strategy, --seeds").into()),
+            "--fleet" => fleets.push((value.clone(), Fleet::from_toml(&read_to_string(&value)?)?)),
+            "--seeds" => {
+                seeds = value
+                    .parse::<NonZeroU64>()
+                    .map_err(|error| format!("--seeds: {error}"))?
+                    .get();
+            }
+            _ => {
+                return Err(format!(
+                    "`{flag}` is none of --scenario, --fleet, --strategy, --seeds"
+                )
+                .into());
+            }
         }
     }
-    if scenarios.is_empty() {
-        scenarios.extend(SCENARIOS.map(String::from));
+    if fleets.is_empty() {
+        for name in SCENARIOS {
+            fleets.push((name.to_owned(), named(name)?));
+        }
     }
     if strategies.is_empty() {
         strategies.extend(STRATEGIES.map(String::from));
     }
-    for scenario in &scenarios {
-        let fleet = Fleet::named(scenario)
-            .ok_or_else(|| format!("scenario `{scenario}` is none of {SCENARIOS:?}"))?;
+    for (scenario, fleet) in &fleets {
         let mut rows = Vec::new();
         for strategy in &strategies {
             let rule = rule(strategy)?;
             eprintln!("{scenario} {strategy}: {seeds} seeds");
-            let reports = (1..=seeds).map(|seed| run(&fleet, &rule, seed));
+            let reports = (1..=seeds).map(|seed| run(fleet, &rule, seed));
             rows.push((strategy.clone(), reports.collect::<Result<_, _>>()?));
         }
         println!("{scenario}, {seeds} seeds\n\n{}", table(&rows));
     }
     Ok(())
+}
+
+fn named(name: &str) -> Result<Fleet, String> {
+    Fleet::named(name).ok_or_else(|| format!("scenario `{name}` is none of {SCENARIOS:?}"))
 }
 
 fn rule(name: &str) -> Result<Rule, String> {

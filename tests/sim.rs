@@ -1,6 +1,6 @@
 //! The simulator against closed forms and published experiments.
 
-use waypost::sim::{Fleet, Report, Rule, Service, Slow, run};
+use waypost::sim::{Antagonist, Fleet, Report, Rule, Service, Slow, run};
 use waypost::strategy::{LeastConn, P2c, Random, RoundRobin};
 
 fn simulate(fleet: &Fleet, rule: &Rule, seed: u64) -> Report {
@@ -123,6 +123,46 @@ fn one_slow_backend_costs_what_linkerd_measured() {
     // share for 1 s and not 2: 1 - .5 * .167 / (10 * 1 + .167) = 99.2 %.
     let least = success(Rule::of(LeastConn::new()));
     assert!((least - 0.992).abs() < 0.003, "{least}");
+}
+
+#[test]
+fn work_beyond_all_time_does_not_overflow() {
+    let fleet = Fleet {
+        servers: 2,
+        service_ms: 1e6,
+        service: Service::Deterministic,
+        load: 50.0,
+        round_trip_ms: 1e6,
+        slow: Some(Slow {
+            servers: 2,
+            factor: 1e6,
+            from_seconds: 0.0,
+            until_seconds: 1e6,
+        }),
+        antagonist: Some(Antagonist {
+            factor: 1e6,
+            slow_seconds: 1e6,
+            quiet_seconds: 1e-6,
+        }),
+        seconds: 1_000.0,
+        warm_up_seconds: 0.0,
+        ..Fleet::default()
+    };
+    assert!(simulate(&fleet, &Rule::Oracle(2), 1).calls > 100);
+}
+
+#[test]
+fn a_fleet_in_toml_names_what_it_does_not_know() {
+    let text = "clients = 2\n[antagonist]\nfactor = 2\nslow_seconds = 1\nquiet_seconds = 2\nx = 1";
+    let error = Fleet::from_toml(text)
+        .expect_err("there is no x")
+        .to_string();
+    assert!(
+        error.contains("unknown field `x`") && error.contains("line 6"),
+        "{error}"
+    );
+    let error = Fleet::from_toml("workers = 0").expect_err("no worker");
+    assert!(error.to_string().contains("fleet.workers"), "{error}");
 }
 
 #[test]

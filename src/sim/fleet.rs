@@ -152,6 +152,29 @@ impl Fleet {
         Some(fleet)
     }
 
+    /// A fleet from TOML: the fields of this type, of which those that are
+    /// left out are as in the default.
+    ///
+    /// ```
+    /// use waypost::sim::Fleet;
+    ///
+    /// let fleet = Fleet::from_toml("servers = 5\n[burst]\nfactor = 3\nseconds = 1\nperiod_seconds = 9")?;
+    /// assert_eq!((fleet.servers, fleet.clients), (5, 100));
+    /// assert!(Fleet::from_toml("server = 5").is_err());
+    /// # Ok::<(), waypost::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When it is no TOML, has a field that is not known, or one that holds
+    /// what cannot be; the error says where.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let fleet: Self =
+            toml::from_str(text).map_err(|error| Error::invalid("fleet", "TOML", error))?;
+        fleet.check()?;
+        Ok(fleet)
+    }
+
     /// # Errors
     ///
     /// The first field that cannot be, with the reason.

@@ -23,7 +23,8 @@ pub enum Rule {
     Of(Box<dyn Strategy>),
     /// The shortest true queue of so many servers, drawn without replacement.
     Oracle(u32),
-    /// The shortest true queue of all; a draw among equals.
+    /// The shortest true queue of all; of equals, the first from a random
+    /// position on.
     Shortest,
 }
 
@@ -168,7 +169,7 @@ impl<'a> Simulation<'a> {
             f64::from(fleet.servers) * f64::from(fleet.workers) / (fleet.service_ms * MILLISECOND);
         let peak = fleet.burst.map_or(1.0, |burst| burst.factor);
         let gap = exponential(&mut self.rng) / (fleet.load * capacity * peak);
-        let at = self.now + gap as u64;
+        let at = self.after(gap);
         if at >= self.end() {
             return;
         }
@@ -206,10 +207,10 @@ impl<'a> Simulation<'a> {
         };
         if let Some(ms) = self.fleet.timeout_ms {
             let number = self.made;
-            let at = self.now + (ms * MILLISECOND) as u64;
+            let at = self.after(ms * MILLISECOND);
             self.events.push(at, Event::Timeout { call, number });
         }
-        let at = self.now + self.one_way();
+        let at = self.after(self.one_way());
         self.events.push(at, Event::Received { call });
     }
 
@@ -249,8 +250,13 @@ impl<'a> Simulation<'a> {
         server.waiting.len() + server.busy as usize
     }
 
-    fn one_way(&self) -> u64 {
-        (self.fleet.round_trip_ms / 2.0 * MILLISECOND) as u64
+    fn one_way(&self) -> f64 {
+        self.fleet.round_trip_ms / 2.0 * MILLISECOND
+    }
+
+    /// So many nanoseconds from now. Slow upon slow may pass what `u64` holds.
+    fn after(&self, nanos: f64) -> u64 {
+        self.now.saturating_add(nanos as u64)
     }
 
     fn received(&mut self, call: u32) {
@@ -272,8 +278,8 @@ impl<'a> Simulation<'a> {
         } else {
             fleet.service_ms * fleet.service.draw(&mut self.rng) * self.slowness(server)
         };
-        self.events
-            .push(self.now + (ms * MILLISECOND) as u64, Event::Done { call });
+        let at = self.after(ms * MILLISECOND);
+        self.events.push(at, Event::Done { call });
     }
 
     fn fails(&self, server: u32) -> bool {
@@ -297,7 +303,7 @@ impl<'a> Simulation<'a> {
             Some(next) => self.work(next),
             None => state.busy -= 1,
         }
-        let at = self.now + self.one_way();
+        let at = self.after(self.one_way());
         self.events.push(at, Event::Answered { call });
     }
 
@@ -348,7 +354,8 @@ impl<'a> Simulation<'a> {
         } else {
             antagonist.quiet_seconds
         };
-        let at = self.now + (exponential(&mut self.rng) * mean * SECOND) as u64;
+        let lasts = exponential(&mut self.rng) * mean * SECOND;
+        let at = self.after(lasts);
         self.events.push(at, Event::Flip { server });
     }
 }
