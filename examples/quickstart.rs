@@ -35,6 +35,9 @@ const PHASE: Duration = Duration::from_millis(1_500);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
+    // reqwest is built here with rustls and no provider of its own.
+    drop(rustls::crypto::ring::default_provider().install_default());
+
     // Five lines: a registry, a balancer, a client.
     let registry = InMemory::with_ttl(TTL)?;
     let service: ServiceName = "users".parse()?;

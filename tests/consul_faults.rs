@@ -229,6 +229,8 @@ impl Load {
     async fn start(registry: Consul) -> Self {
         let users = Balancer::builder("users").build(registry).await.unwrap();
         users.ready(PATIENCE).await.unwrap();
+        // The tests' reqwest has TLS, and will not choose a provider by itself.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
             .with(users.middleware())
             .build();

@@ -74,9 +74,10 @@ async fn accept(
         let answer = service_fn(move |request: Request<hyper::body::Incoming>| {
             let is_probe = request.uri().path() == "/healthz";
             probes.fetch_add(u64::from(is_probe), Ordering::Release);
-            let status = match is_probe && !ready.is_ready() {
-                true => StatusCode::SERVICE_UNAVAILABLE,
-                false => StatusCode::OK,
+            let status = if is_probe && !ready.is_ready() {
+                StatusCode::SERVICE_UNAVAILABLE
+            } else {
+                StatusCode::OK
             };
             async move {
                 if !is_probe {

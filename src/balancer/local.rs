@@ -71,23 +71,25 @@ pub(super) fn pick_any(core: &Arc<Core>) -> Result<Pick, Error> {
 /// to be in place, and its pick in registers.
 #[inline(never)]
 pub(super) fn end(state: Arc<State>, mark: Mark, outcome: Outcome) {
-    end_here(state, mark, outcome);
+    end_here::<0>(state, mark, outcome);
 }
 
 /// Ends a call that its caller gave up.
 #[inline(never)]
 pub(super) fn cancel(state: Arc<State>, mark: Mark) {
-    end_here(state, mark, Outcome::Cancelled);
+    end_here::<1>(state, mark, Outcome::Cancelled);
 }
 
+/// Numbered, so that each way here has code of its own: shared, it would be a
+/// call more, and would not know that a cancelled call is no failure.
 #[inline]
-fn end_here(state: Arc<State>, mark: Mark, outcome: Outcome) {
+fn end_here<const WAY: u8>(state: Arc<State>, mark: Mark, outcome: Outcome) {
     // Apart, because a call in the middle of the way costs the untimed ones
     // their registers.
     if state.ends_with_more {
         end_with_more(state, mark, outcome);
     } else {
-        end_untimed(state, mark, outcome);
+        end_untimed::<WAY>(state, mark, outcome);
     }
 }
 
@@ -104,11 +106,11 @@ fn end_with_more(state: Arc<State>, mark: Mark, outcome: Outcome) {
     if state.has_trials() && !outcome.is_failure() {
         tell(&state, mark, outcome);
     }
-    end_untimed(state, mark, outcome);
+    end_untimed::<2>(state, mark, outcome);
 }
 
 #[inline]
-fn end_untimed(state: Arc<State>, mark: Mark, outcome: Outcome) {
+fn end_untimed<const WAY: u8>(state: Arc<State>, mark: Mark, outcome: Outcome) {
     // `LOCAL` is always there.
     let _ = LOCAL.try_with(|local| match local.near.get(state.place as usize) {
         Some(seat) if seat.stamp.get() == state.stamp => {

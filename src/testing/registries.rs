@@ -52,6 +52,18 @@ pub async fn discover(
         .build(Arc::clone(&source))
         .await
         .expect("a balancer runs on any source");
+    let mut snapshots = balancer.subscribe();
+    let fresh = async {
+        // An error may come before the first answer.
+        while let Some(snapshot) = snapshots.next().await {
+            if snapshot.discovery.is_fresh() {
+                break;
+            }
+        }
+    };
+    timeout(patience, fresh)
+        .await
+        .expect("in time: a balancer reads the source");
     assert_eq!(&balancer.current(), expected, "a balancer reads the source");
 }
 

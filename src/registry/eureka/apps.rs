@@ -244,7 +244,7 @@ mod tests {
         })
     }
 
-    fn all(application: Value) -> Value {
+    fn all(application: &Value) -> Value {
         json!({"applications": {"versions__delta": "1", "apps__hashcode": "UP_2_", "application": application}})
     }
 
@@ -260,7 +260,7 @@ mod tests {
             json!({"name": "users", "instance": [instance("a"), text_port, secure]}),
             json!([{"name": "USERS", "instance": instance("a")}, {"instance": [text_port, secure]}]),
         ] {
-            let answer = Apps::read(&all(application)).unwrap().answer("USERS");
+            let answer = Apps::read(&all(&application)).unwrap().answer("USERS");
             assert!(answer.skipped.is_none(), "{:?}", answer.skipped);
             let at: Vec<&str> = answer
                 .endpoints
@@ -275,14 +275,14 @@ mod tests {
     #[test]
     fn a_delta_is_applied_and_refused_when_the_counts_differ() {
         let mut apps =
-            Apps::read(&all(json!([{"name": "USERS", "instance": instance("a")}]))).unwrap();
+            Apps::read(&all(&json!([{"name": "USERS", "instance": instance("a")}]))).unwrap();
         assert_eq!(apps.hash_code(), "UP_1_");
-        let delta = all(json!([{"name": "USERS", "instance": instance("b")}]));
+        let delta = all(&json!([{"name": "USERS", "instance": instance("b")}]));
         assert!(apps.apply(&delta).is_some());
         assert_eq!(apps.answer("USERS").endpoints.len(), 2);
         let mut gone = instance("a");
         gone["actionType"] = "DELETED".into();
-        let delta = all(json!([{"name": "USERS", "instance": gone}]));
+        let delta = all(&json!([{"name": "USERS", "instance": gone}]));
         assert!(
             apps.apply(&delta).is_none(),
             "one is left, and the server says two"
@@ -301,7 +301,7 @@ mod tests {
             let mut bad = instance("b");
             bad[field] = value;
             let apps = Apps::read(&all(
-                json!([{"name": "USERS", "instance": [instance("a"), bad]}]),
+                &json!([{"name": "USERS", "instance": [instance("a"), bad]}]),
             ));
             let answer = apps.unwrap().answer("USERS");
             assert_eq!(answer.endpoints.len(), 1, "{bad}");
@@ -311,8 +311,8 @@ mod tests {
 
     #[test]
     fn mutated_answers_never_panic() {
-        let good =
-            all(json!([{"name": "USERS", "instance": [instance("a"), instance("b")]}])).to_string();
+        let good = all(&json!([{"name": "USERS", "instance": [instance("a"), instance("b")]}]))
+            .to_string();
         let mut rng = Rng::seeded(3);
         let (mut read, mut skipped) = (0, 0);
         for _ in 0..20_000 {
