@@ -260,6 +260,7 @@ impl Reply {
     }
 
     /// The value of a header, where it is one number.
+    #[cfg_attr(not(feature = "consul"), expect(dead_code, reason = "Consul's"))]
     pub(super) fn number(&self, name: &HeaderName) -> Option<u64> {
         self.headers.get(name)?.to_str().ok()?.trim().parse().ok()
     }
