@@ -14,11 +14,12 @@ mod everything;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use waypost::{Outcome, Pick};
 
-const STRATEGIES: [&str; 7] = [
+const STRATEGIES: [&str; 8] = [
     "round_robin",
     "random",
     "p2c",
     "least_conn",
+    "least_conn_of_5",
     "ring_hash",
     "ring_hash_bounded",
     "maglev",
@@ -66,7 +67,7 @@ fn pick_everything(c: &mut Criterion) {
 
 fn pick_busy(c: &mut Criterion) {
     let mut group = c.benchmark_group("pick_busy");
-    for strategy in ["p2c", "least_conn"] {
+    for strategy in ["p2c", "least_conn", "least_conn_of_5"] {
         for n in SIZES {
             let (balancer, _updater) = common::balancer(strategy, n, false);
             let _held: Vec<Pick> = (0..n).filter_map(|_| balancer.pick().ok()).collect();

@@ -54,6 +54,7 @@ fn p2c() {
 #[test]
 fn least_conn() {
     testing::strategy(LeastConn::new);
+    testing::strategy(|| LeastConn::new().choices(3).unwrap());
 }
 
 #[test]

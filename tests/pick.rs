@@ -3,6 +3,8 @@
 //! its strategy says.
 
 mod common;
+#[path = "common/picks.rs"]
+mod picks;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,15 +15,14 @@ use std::thread;
 use std::time::Duration;
 
 use common::{endpoint, weighted};
+use picks::{assert_shares, balancer, hold, position, sequence, shares};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy as Gen, *};
 use waypost::rng::Rng;
 use waypost::stats::Totals;
-use waypost::strategy::{
-    LeastConn, P2c, PickContext, PickOptions, Random, RoundRobin, Strategy, Tried,
-};
+use waypost::strategy::{LeastConn, P2c, PickOptions, Random, RoundRobin, Strategy, Tried};
 use waypost::time::{Clock, Hands};
-use waypost::view::{Node, NodeIndex, View};
+use waypost::view::{Node, NodeIndex};
 use waypost::{Balancer, EndpointId, EndpointSet, EndpointStats, Outcome, Pick, Updater};
 
 const OUTCOMES: [Outcome; 6] = [
@@ -33,13 +34,6 @@ const OUTCOMES: [Outcome; 6] = [
     Outcome::Cancelled,
 ];
 
-fn balancer(strategy: impl Strategy, weights: &[u32]) -> (Balancer, Updater) {
-    let built = Balancer::builder("users").strategy(strategy).manual();
-    let (balancer, mut updater) = built.expect("it is a name");
-    updater.apply(weighted(weights));
-    (balancer, updater)
-}
-
 fn one() -> (Balancer, EndpointStats) {
     let (balancer, _) = balancer(P2c::new(), &[1]);
     let stats = balancer.nodes()[0].stats().clone();
@@ -48,22 +42,6 @@ fn one() -> (Balancer, EndpointStats) {
 
 fn pick(balancer: &Balancer) -> Pick {
     balancer.pick().expect("there are endpoints")
-}
-
-/// A guard of the endpoint at that position, by having tried all the others.
-fn hold(balancer: &Balancer, position: usize) -> Pick {
-    let mut tried = Tried::new();
-    for (at, node) in balancer.nodes().iter().enumerate() {
-        if at != position {
-            tried.insert(node.key());
-        }
-    }
-    let options = PickOptions::new().tried(&tried);
-    balancer.pick_with(&options).expect("one is left")
-}
-
-fn position(pick: &Pick) -> usize {
-    pick.id().as_str().parse().expect("ids are numbers")
 }
 
 fn in_flight(balancer: &Balancer) -> Vec<u32> {
@@ -682,45 +660,6 @@ fn no_latency_is_taken_where_none_is_wanted() {
 }
 
 // ---- who gets how much ------------------------------------------------------
-
-/// The positions that a strategy picks one after the other on one thread, with
-/// nothing in flight between.
-fn sequence<S: Strategy>(
-    strategy: &S,
-    weights: &[u32],
-    seed: u64,
-) -> impl Iterator<Item = NodeIndex> + use<S> {
-    let set = weighted(weights);
-    let view = View::standalone(set.iter().map(|endpoint| (**endpoint).clone()));
-    let picker = strategy.build(&view);
-    let mut rng = Rng::seeded(seed);
-    let cursor = rng.bits() >> 1;
-    let mut context = PickContext::new(rng, cursor, &PickOptions::ANY);
-    std::iter::repeat_with(move || picker.pick(&mut context).expect("there are endpoints"))
-}
-
-fn shares(picks: impl Iterator<Item = NodeIndex>, n: usize) -> Vec<u64> {
-    let mut shares = vec![0; n];
-    for index in picks {
-        shares[index as usize] += 1;
-    }
-    shares
-}
-
-/// Each share is within `sigmas` standard deviations of its expectation.
-fn assert_shares(shares: &[u64], expected: &[f64], sigmas: f64) {
-    let picks: u64 = shares.iter().sum();
-    let whole: f64 = expected.iter().sum();
-    for (at, (&share, &part)) in shares.iter().zip(expected).enumerate() {
-        let p = part / whole;
-        let mean = picks as f64 * p;
-        let deviation = (mean * (1.0 - p)).sqrt();
-        assert!(
-            (share as f64 - mean).abs() <= sigmas * deviation,
-            "place {at} of {expected:?} got {share}, not {mean:.0} ± {deviation:.0}"
-        );
-    }
-}
 
 #[test]
 fn round_robin_is_a_strict_turn_on_one_thread() {

@@ -174,6 +174,7 @@ fn a_pick_neither_allocates_nor_frees() {
     with_strategy(Random::new());
     with_strategy(P2c::new());
     with_strategy(LeastConn::new());
+    with_strategy(LeastConn::new().choices(3).expect("it is within"));
     with_strategy(RingHash::new());
     with_strategy(Maglev::new());
     with_strategy(BlockHrw::new());

@@ -16,6 +16,7 @@ pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
         "random" => Arc::new(Random::new()),
         "p2c" => Arc::new(P2c::new()),
         "least_conn" => Arc::new(LeastConn::new()),
+        "least_conn_of_5" => Arc::new(LeastConn::new().choices(5).expect("it is within")),
         "ring_hash" => Arc::new(RingHash::new()),
         "ring_hash_bounded" => Arc::new(RingHash::new().bounded(1.25).expect("it is a bound")),
         "maglev" => Arc::new(Maglev::new()),

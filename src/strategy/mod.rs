@@ -12,6 +12,7 @@
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
 //! | [`Random`] | O(1) | as round robin, with very many clients |
 //! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
+//! | [`LeastConn::choices`] | O(choices) | as `P2c`, with a longer look |
 //! | [`RingHash`] | O(1): one cache line | equal keys shall meet the same endpoint: caches, sessions, shards |
 //! | [`Maglev`] | O(1): one index | as `RingHash`, with even shares, where endpoints seldom change |
 //! | [`BlockHrw`] | O(16) | as `RingHash`, for thousands of equal endpoints whose health flaps |
