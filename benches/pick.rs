@@ -14,8 +14,9 @@ mod everything;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use waypost::{Outcome, Pick};
 
-const STRATEGIES: [&str; 8] = [
+const STRATEGIES: [&str; 9] = [
     "round_robin",
+    "smooth_weighted",
     "random",
     "p2c",
     "least_conn",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use waypost::strategy::{
-    BlockHrw, LeastConn, Maglev, P2c, Random, Rendezvous, RingHash, RoundRobin,
+    BlockHrw, LeastConn, Maglev, P2c, Random, Rendezvous, RingHash, RoundRobin, SmoothWeighted,
 };
 use waypost::{Endpoint, EndpointSet, Fixed, InMemory, testing};
 
@@ -39,6 +39,11 @@ async fn fixed_without_endpoints_is_empty_not_unknown() {
 #[test]
 fn round_robin() {
     testing::strategy(RoundRobin::new);
+}
+
+#[test]
+fn smooth_weighted() {
+    testing::strategy(SmoothWeighted::new);
 }
 
 #[test]

@@ -5,8 +5,13 @@ mod common;
 #[path = "common/picks.rs"]
 mod picks;
 
+use std::fs;
+use std::path::Path;
+
 use picks::{assert_shares, balancer, hold, position, sequence, shares};
-use waypost::strategy::LeastConn;
+use proptest::collection::vec;
+use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
+use waypost::strategy::{LeastConn, RoundRobin, SmoothWeighted};
 use waypost::view::NodeIndex;
 use waypost::{Balancer, Pick};
 
@@ -74,4 +79,98 @@ fn where_there_are_no_more_than_choices_all_are_looked_at() {
     let held: Vec<Pick> = (0..5).map(|at| hold(&balancer, at)).collect();
     assert!((0..100).all(|_| position(&pick(&balancer)) == 5));
     drop(held);
+}
+
+// ---- in turn, as nginx ------------------------------------------------------
+
+/// The weights of a golden file, and the answers of the real server.
+fn golden(path: &Path) -> (Vec<u32>, Vec<NodeIndex>) {
+    let text = fs::read_to_string(path).expect("it is there");
+    let (mut weights, mut answers) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        match *line.split('\t').collect::<Vec<_>>() {
+            ["host", _, weight, "up"] => weights.push(weight.parse().expect("a weight")),
+            ["picks", first, picks] => {
+                assert_eq!(first.parse(), Ok(answers.len()), "none is left out");
+                answers.extend(
+                    picks
+                        .split(' ')
+                        .map(|pick| pick.parse::<NodeIndex>().unwrap()),
+                );
+            }
+            _ => {}
+        }
+    }
+    (weights, answers)
+}
+
+/// Whether a thread, which begins anywhere, comes to walk that sequence.
+fn comes_to_walk(weights: &[u32], sequence_of_nginx: &[NodeIndex]) -> bool {
+    let len = sequence_of_nginx.len();
+    let ours: Vec<NodeIndex> = sequence(&SmoothWeighted::new(), weights, 17)
+        .take(2 * len)
+        .collect();
+    ours.windows(len).any(|ours| ours == sequence_of_nginx)
+}
+
+#[test]
+fn the_turn_by_weight_is_that_of_the_real_nginx() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let names = [
+        "1-1-1", "5-1-1", "1-2-3", "4-3-2-1", "10-20-30", "1-99", "12-mixed",
+    ];
+    for name in names {
+        let (weights, answers) = golden(&folder.join(format!("smooth-nginx-{name}.txt")));
+        assert_eq!(answers.len(), 400, "{name}");
+        assert!(comes_to_walk(&weights, &answers), "{name}");
+    }
+}
+
+/// The naive twin: what nginx does at each call.
+fn nginx(weights: &[u32], calls: usize) -> Vec<NodeIndex> {
+    let sum: i64 = weights.iter().copied().map(i64::from).sum();
+    let mut current = vec![0; weights.len()];
+    let mut call = || {
+        for (current, &weight) in current.iter_mut().zip(weights) {
+            *current += i64::from(weight);
+        }
+        let most = *current.iter().max().expect("there are some");
+        let at = current.iter().position(|&current| current == most);
+        let at = at.expect("one has the most");
+        current[at] -= sum;
+        at as NodeIndex
+    };
+    (0..calls).map(|_| call()).collect()
+}
+
+/// The turn falls back on round robin, rather than take a minute to be prepared.
+#[test]
+fn weights_that_add_up_to_too_much_are_taken_in_turn_by_stride() {
+    let limit = (1 << 20) / 3;
+    for (sum, is_written) in [(limit, true), (limit + 1, false)] {
+        let weights = [sum - 200_001, 100_000, 100_001];
+        let (ours, by_stride): (Vec<_>, Vec<_>) = (
+            sequence(&SmoothWeighted::new(), &weights, 5)
+                .take(4_000)
+                .collect(),
+            sequence(&RoundRobin::new(), &weights, 5)
+                .take(4_000)
+                .collect(),
+        );
+        assert_eq!(ours != by_stride, is_written, "{sum}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+    #[test]
+    fn the_turn_by_weight_is_that_of_its_twin(weights in vec(1..60_u32, 1..9), scale in 1..1_000_u32) {
+        let period = weights.iter().sum::<u32>() as usize;
+        let scaled: Vec<u32> = weights.iter().map(|weight| weight * scale).collect();
+        prop_assert!(comes_to_walk(&scaled, &nginx(&weights, period)));
+        let shares = shares(sequence(&SmoothWeighted::new(), &scaled, 3).take(period), weights.len());
+        let expected: Vec<u64> = weights.iter().copied().map(u64::from).collect();
+        prop_assert_eq!(shares, expected, "exact in every period, wherever it begins");
+    }
 }

@@ -12,7 +12,7 @@ use std::hint::black_box;
 use common::{endpoint, weighted};
 use waypost::strategy::{
     BlockHrw, LeastConn, Maglev, P2c, PickOptions, Random, Rendezvous, RingHash, RoundRobin,
-    Strategy, Tried,
+    SmoothWeighted, Strategy, Tried,
 };
 use waypost::{Balancer, EndpointSet, Outcome, Pick};
 
@@ -171,6 +171,7 @@ fn a_pick_neither_allocates_nor_frees() {
     assert_eq!(counted(on_the_stack), (0, 0));
 
     with_strategy(RoundRobin::new());
+    with_strategy(SmoothWeighted::new());
     with_strategy(Random::new());
     with_strategy(P2c::new());
     with_strategy(LeastConn::new());

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use criterion::Criterion;
-use waypost::strategy::{LeastConn, Maglev, P2c, Random, RingHash, RoundRobin, Strategy};
+use waypost::strategy::{
+    LeastConn, Maglev, P2c, Random, RingHash, RoundRobin, SmoothWeighted, Strategy,
+};
 use waypost::{Balancer, Endpoint, EndpointSet, Updater};
 
 pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
     match name {
         "round_robin" => Arc::new(RoundRobin::new()),
+        "smooth_weighted" => Arc::new(SmoothWeighted::new()),
         "random" => Arc::new(Random::new()),
         "p2c" => Arc::new(P2c::new()),
         "least_conn" => Arc::new(LeastConn::new()),

@@ -10,6 +10,7 @@
 //! | --- | --- | --- |
 //! | [`P2c`] (default) | O(1): two loads compared | calls differ in cost, endpoints in speed |
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
+//! | [`SmoothWeighted`] | O(1) | as `RoundRobin`, in the very order of nginx |
 //! | [`Random`] | O(1) | as round robin, with very many clients |
 //! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
 //! | [`LeastConn::choices`] | O(choices) | as `P2c`, with a longer look |
@@ -65,6 +66,7 @@ mod random;
 mod rendezvous;
 mod ring_hash;
 mod round_robin;
+mod smooth_weighted;
 mod tried;
 
 use std::any::Any;
@@ -82,6 +84,7 @@ pub use random::Random;
 pub use rendezvous::Rendezvous;
 pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
+pub use smooth_weighted::SmoothWeighted;
 pub use tried::Tried;
 
 use crate::view::{NodeIndex, View};

@@ -108,7 +108,7 @@ pub(super) fn next_of(n: u32, cursor: u64) -> Option<NodeIndex> {
 
 /// The next of n places, from a random one where the cursor names none.
 #[inline]
-fn next_or_any(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
+pub(super) fn next_or_any(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
     let next = next_of(n, *context.cursor()).unwrap_or_else(|| context.rng().below(n));
     *context.cursor() = u64::from(next);
     next

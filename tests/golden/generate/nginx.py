@@ -1,4 +1,4 @@
-"""nginx: `hash KEY consistent`."""
+"""nginx: `hash KEY consistent`, and its turn (smooth weighted round-robin), which knows no keys."""
 
 import os, shutil, subprocess, tempfile, zlib
 from dataclasses import replace
@@ -41,7 +41,14 @@ def nginx_tables():
               comment="The same, where 21 points don't always reach every peer."),
         nginx_ties(),
     ]
-    return tables
+    return tables + [turn(weights) for weights in ((1, 1, 1), (5, 1, 1), (1, 2, 3), (4, 3, 2, 1), (10, 20, 30), (1, 99))] + [
+        replace(turn((20, 1, 7, 13, 2, 2, 5, 11, 3, 17, 1, 6)), name="12-mixed")]
+
+
+def turn(weights):
+    """The endpoint of each call, from the first on: here a key is but the number of a call."""
+    return Table("smooth-nginx", "-".join(map(str, weights)), "smooth-nginx", hosts(len(weights), weights),
+                 comment="The calls in their order, from the first that nginx is asked.")
 
 
 def nginx_points(name, weight):
@@ -84,11 +91,11 @@ def generate(args):
         servers = "".join(
             f"    server {host.name} weight={host.weight}{fails}{' fail_timeout=1h' if not fails else ''}"
             f"{'' if host.up or not fails else ' down'};\n" for host in table.hosts)
+        rule = "" if table.kind == "smooth-nginx" else "    hash $http_x_key consistent;\n"
         again = "error http_503" if table.kind == "nginx-order" else "error" if not fails else "off"
         blocks.append(f"""
 upstream t{i} {{
-    hash $http_x_key consistent;
-{servers}}}
+{rule}{servers}}}
 server {{
     listen {FRONT}:{19000 + i};
     location / {{
