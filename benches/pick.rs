@@ -14,13 +14,14 @@ mod everything;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use waypost::{Outcome, Pick};
 
-const STRATEGIES: [&str; 9] = [
+const STRATEGIES: [&str; 10] = [
     "round_robin",
     "smooth_weighted",
     "random",
     "p2c",
     "least_conn",
     "least_conn_of_5",
+    "pick_first",
     "ring_hash",
     "ring_hash_bounded",
     "maglev",

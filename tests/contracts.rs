@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use waypost::strategy::{
-    BlockHrw, LeastConn, Maglev, P2c, Random, Rendezvous, RingHash, RoundRobin, SmoothWeighted,
+    BlockHrw, LeastConn, Maglev, P2c, PickFirst, Random, Rendezvous, RingHash, RoundRobin,
+    SmoothWeighted,
 };
 use waypost::{Endpoint, EndpointSet, Fixed, InMemory, testing};
 
@@ -60,6 +61,12 @@ fn p2c() {
 fn least_conn() {
     testing::strategy(LeastConn::new);
     testing::strategy(|| LeastConn::new().choices(3).unwrap());
+}
+
+#[test]
+fn pick_first() {
+    testing::preference(PickFirst::new);
+    testing::preference(PickFirst::shuffled);
 }
 
 #[test]

@@ -8,10 +8,11 @@ mod picks;
 use std::fs;
 use std::path::Path;
 
+use common::weighted;
 use picks::{assert_shares, balancer, hold, position, sequence, shares};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
-use waypost::strategy::{LeastConn, RoundRobin, SmoothWeighted};
+use waypost::strategy::{LeastConn, PickFirst, PickOptions, RoundRobin, SmoothWeighted, Tried};
 use waypost::view::NodeIndex;
 use waypost::{Balancer, Pick};
 
@@ -172,5 +173,58 @@ proptest! {
         let shares = shares(sequence(&SmoothWeighted::new(), &scaled, 3).take(period), weights.len());
         let expected: Vec<u64> = weights.iter().copied().map(u64::from).collect();
         prop_assert_eq!(shares, expected, "exact in every period, wherever it begins");
+    }
+}
+
+// ---- the first --------------------------------------------------------------
+
+/// Where a call goes that is tried again until nothing is left.
+fn order(balancer: &Balancer) -> Vec<usize> {
+    let mut tried = Tried::new();
+    let attempts = std::iter::from_fn(|| {
+        let picked = balancer.pick_with(&PickOptions::new().tried(&tried));
+        let pick = picked.ok()?;
+        tried.insert(pick.key());
+        Some(position(&pick))
+    });
+    attempts.collect()
+}
+
+#[test]
+fn all_calls_go_to_the_first_and_retries_to_those_after_it() {
+    let (balancer, mut updater) = balancer(PickFirst::new(), &[1, 9, 1, 4]);
+    assert!((0..100).all(|_| position(&pick(&balancer)) == 0));
+    assert_eq!(order(&balancer), [0, 1, 2, 3]);
+    updater.apply(weighted(&[0, 1, 1]));
+    assert_eq!(order(&balancer), [1, 2], "what takes no calls is no first");
+}
+
+#[test]
+fn a_shuffled_order_is_kept_while_others_come_and_go() {
+    let (balancer, mut updater) = balancer(PickFirst::shuffled(), &[1; 12]);
+    let before = order(&balancer);
+    assert_eq!(order(&balancer), before);
+    for gone in 0..12 {
+        let mut weights = [1; 12];
+        weights[gone] = 0;
+        updater.apply(weighted(&weights));
+        let mut expected = before.clone();
+        expected.retain(|&at| at != gone);
+        assert_eq!(order(&balancer), expected);
+        updater.apply(weighted(&[1; 12]));
+        assert_eq!(order(&balancer), before);
+    }
+}
+
+#[test]
+fn over_many_clients_each_is_first_by_its_weight() {
+    for weights in [&[1, 1, 1][..], &[1, 2, 5]] {
+        let firsts = (0..4_000).map(|_| {
+            let mut picks = sequence(&PickFirst::shuffled(), weights, 1);
+            picks.next().expect("it does not end")
+        });
+        let expected: Vec<f64> = weights.iter().map(|&weight| f64::from(weight)).collect();
+        // The seeds are the system's: 6 standard deviations are one run in 10^8.
+        assert_shares(&shares(firsts, weights.len()), &expected, 6.0);
     }
 }

@@ -11,8 +11,8 @@ use std::hint::black_box;
 
 use common::{endpoint, weighted};
 use waypost::strategy::{
-    BlockHrw, LeastConn, Maglev, P2c, PickOptions, Random, Rendezvous, RingHash, RoundRobin,
-    SmoothWeighted, Strategy, Tried,
+    BlockHrw, LeastConn, Maglev, P2c, PickFirst, PickOptions, Random, Rendezvous, RingHash,
+    RoundRobin, SmoothWeighted, Strategy, Tried,
 };
 use waypost::{Balancer, EndpointSet, Outcome, Pick};
 
@@ -176,6 +176,8 @@ fn a_pick_neither_allocates_nor_frees() {
     with_strategy(P2c::new());
     with_strategy(LeastConn::new());
     with_strategy(LeastConn::new().choices(3).expect("it is within"));
+    with_strategy(PickFirst::new());
+    with_strategy(PickFirst::shuffled());
     with_strategy(RingHash::new());
     with_strategy(Maglev::new());
     with_strategy(BlockHrw::new());

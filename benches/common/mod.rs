@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use criterion::Criterion;
 use waypost::strategy::{
-    LeastConn, Maglev, P2c, Random, RingHash, RoundRobin, SmoothWeighted, Strategy,
+    LeastConn, Maglev, P2c, PickFirst, Random, RingHash, RoundRobin, SmoothWeighted, Strategy,
 };
 use waypost::{Balancer, Endpoint, EndpointSet, Updater};
 
@@ -20,6 +20,7 @@ pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
         "p2c" => Arc::new(P2c::new()),
         "least_conn" => Arc::new(LeastConn::new()),
         "least_conn_of_5" => Arc::new(LeastConn::new().choices(5).expect("it is within")),
+        "pick_first" => Arc::new(PickFirst::new()),
         "ring_hash" => Arc::new(RingHash::new()),
         "ring_hash_bounded" => Arc::new(RingHash::new().bounded(1.25).expect("it is a bound")),
         "maglev" => Arc::new(Maglev::new()),

@@ -14,12 +14,13 @@
 //! | [`Random`] | O(1) | as round robin, with very many clients |
 //! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
 //! | [`LeastConn::choices`] | O(choices) | as `P2c`, with a longer look |
+//! | [`PickFirst`] | O(1) | one endpoint shall do the work, the others stand by |
 //! | [`RingHash`] | O(1): one cache line | equal keys shall meet the same endpoint: caches, sessions, shards |
 //! | [`Maglev`] | O(1): one index | as `RingHash`, with even shares, where endpoints seldom change |
 //! | [`BlockHrw`] | O(16) | as `RingHash`, for thousands of equal endpoints whose health flaps |
 //! | [`Rendezvous`] | O(n) | as `RingHash`, with even shares, up to some dozens of endpoints |
 //!
-//! All of them but `BlockHrw` honour weights, and none of them returns an endpoint that the
+//! All of them but `BlockHrw` and `PickFirst` in the order of ids honour weights, and none of them returns an endpoint that the
 //! call has [tried](Tried) while another is left.
 //!
 //! # A strategy of your own
@@ -62,6 +63,7 @@ mod keyed;
 mod least_conn;
 mod maglev;
 mod p2c;
+mod pick_first;
 mod random;
 mod rendezvous;
 mod ring_hash;
@@ -80,6 +82,7 @@ pub use keyed::MissingKey;
 pub use least_conn::LeastConn;
 pub use maglev::Maglev;
 pub use p2c::P2c;
+pub use pick_first::PickFirst;
 pub use random::Random;
 pub use rendezvous::Rendezvous;
 pub use ring_hash::RingHash;

@@ -20,4 +20,4 @@ mod strategies;
 
 pub use chaos::{Fault, Faults, chaos};
 pub use registries::{discover, registry};
-pub use strategies::strategy;
+pub use strategies::{preference, strategy};
