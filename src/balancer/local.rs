@@ -22,7 +22,7 @@ use super::state::State;
 use crate::error::Error;
 use crate::rng::Rng;
 use crate::stats::Outcome;
-use crate::strategy::{Memory, PickOptions};
+use crate::strategy::{Common, Memory, PickOptions};
 use crate::sync::{Lease, Slot};
 use crate::time::Clock;
 
@@ -202,13 +202,12 @@ impl Local {
         let Some(state) = seat.handle.take() else {
             return seat.pick_with_spare(core, &PickOptions::ANY, slot);
         };
-        if let Some(common) = state.in_place
-            && let (n, counters) = (state.first.len(), &state.roster.counters)
-            && let Some(node) = common.begin(n, counters, slot, &seat.memory)
-        {
-            return Some(guard(state, node));
+        match state.in_place {
+            // Apart: it needs registers that the others then need not save.
+            Some(Common::P2c) => seat.pick_in_place(Common::P2c, state, slot),
+            Some(common) => seat.pick_with(common, state, slot),
+            None => seat.pick(state, &PickOptions::ANY, slot),
         }
-        seat.pick(state, &PickOptions::ANY, slot)
     }
 
     /// Picks at a near seat that is up to date, whatever is asked for.
@@ -338,6 +337,21 @@ impl Seat {
         let state = self.handle.take();
         let state = state.unwrap_or_else(|| self.take_spare(core));
         self.pick(state, options, slot)
+    }
+
+    #[inline(never)]
+    fn pick_in_place(&self, common: Common, state: Arc<State>, slot: Slot) -> Option<Pick> {
+        self.pick_with(common, state, slot)
+    }
+
+    #[expect(clippy::inline_always, reason = "in place is the point")]
+    #[inline(always)]
+    fn pick_with(&self, common: Common, state: Arc<State>, slot: Slot) -> Option<Pick> {
+        let (n, counters) = (state.first.len(), &state.roster.counters);
+        match common.begin(n, counters, slot, &self.memory) {
+            Some(node) => Some(guard(state, node)),
+            None => self.pick(state, &PickOptions::ANY, slot),
+        }
     }
 
     /// Picks with any picker, from the first level that has one left.
