@@ -55,6 +55,7 @@ fn random() {
 #[test]
 fn p2c() {
     testing::strategy(P2c::new);
+    testing::strategy(P2c::peak_ewma);
 }
 
 #[test]

@@ -7,14 +7,19 @@ mod picks;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use common::weighted;
 use picks::{assert_shares, balancer, hold, position, sequence, shares};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
-use waypost::strategy::{LeastConn, PickFirst, PickOptions, RoundRobin, SmoothWeighted, Tried};
+use waypost::rng::Rng;
+use waypost::strategy::{
+    LeastConn, P2c, PickFirst, PickOptions, RoundRobin, SmoothWeighted, Tried,
+};
+use waypost::time::{Clock, Hands};
 use waypost::view::NodeIndex;
-use waypost::{Balancer, Pick};
+use waypost::{Balancer, Outcome, Pick, Updater};
 
 fn pick(balancer: &Balancer) -> Pick {
     balancer.pick().expect("there are endpoints")
@@ -226,5 +231,196 @@ fn over_many_clients_each_is_first_by_its_weight() {
         let expected: Vec<f64> = weights.iter().map(|&weight| f64::from(weight)).collect();
         // The seeds are the system's: 6 standard deviations are one run in 10^8.
         assert_shares(&shares(firsts, weights.len()), &expected, 6.0);
+    }
+}
+
+// ---- the better of two by what calls cost ------------------------------------
+
+const MS: Duration = Duration::from_millis(1);
+
+/// With latency left out, which a strategy that goes by it does not heed.
+fn by_latency(weights: &[u32]) -> (Balancer, Updater, Hands) {
+    let (clock, hands) = Clock::manual();
+    let builder = Balancer::builder("users").strategy(P2c::peak_ewma());
+    let built = builder.clock(clock).latency(false).manual();
+    let (balancer, mut updater) = built.expect("it is a name");
+    updater.apply(weighted(weights));
+    (balancer, updater, hands)
+}
+
+fn call_at(balancer: &Balancer, at: usize, hands: &Hands, took: Duration, outcome: Outcome) {
+    let call = hold(balancer, at);
+    hands.advance(took);
+    call.finish(outcome);
+}
+
+#[test]
+fn what_nothing_is_known_of_is_tried_by_one_call() {
+    let (balancer, _updater, hands) = by_latency(&[1; 3]);
+    for at in [0, 1] {
+        call_at(&balancer, at, &hands, MS, Outcome::Success);
+    }
+    let first = (0..100)
+        .map(|_| pick(&balancer))
+        .find(|pick| position(pick) == 2);
+    let first = first.expect("it is cheaper than the others whenever it is drawn");
+    assert!(
+        (0..1_000).all(|_| position(&pick(&balancer)) != 2),
+        "while it is not answered"
+    );
+    drop(first);
+}
+
+#[test]
+fn one_slow_call_is_enough_and_time_heals() {
+    let (balancer, _updater, hands) = by_latency(&[1; 2]);
+    for at in [0, 1, 0, 1] {
+        call_at(&balancer, at, &hands, 10 * MS, Outcome::Success);
+    }
+    call_at(&balancer, 1, &hands, 500 * MS, Outcome::Success);
+    // From 500 ms to 10 ms, by a factor of e in 10 s: 39 s.
+    for second in 0..60 {
+        let at = position(&pick(&balancer));
+        assert_eq!(at, usize::from(second > 39), "{second}");
+        // The other stays at 10 ms.
+        hands.advance(990 * MS);
+        call_at(&balancer, 0, &hands, 10 * MS, Outcome::Success);
+    }
+}
+
+#[test]
+fn calls_in_flight_count_beside_what_they_cost() {
+    let (balancer, _updater, hands) = by_latency(&[1; 2]);
+    call_at(&balancer, 0, &hands, 10 * MS, Outcome::Success);
+    call_at(&balancer, 1, &hands, 25 * MS, Outcome::Success);
+    // 10 · 1, 10 · 2, then 25 · 1 is less than 10 · 3.
+    let held: Vec<Pick> = (0..3).map(|_| pick(&balancer)).collect();
+    let positions: Vec<usize> = held.iter().map(position).collect();
+    assert_eq!(positions, [0, 0, 1]);
+}
+
+/// One of a hundred answers 500 ten times as fast as the others answer well. Whoever prices it by
+/// its latency sends it all calls that it is drawn for, one in fifty.
+#[test]
+fn what_fails_fast_is_not_fast() {
+    for detached in [false, true] {
+        let (balancer, _updater, hands) = by_latency(&[1; 100]);
+        let mut failed = 0;
+        for _ in 0..6_000 {
+            let pick = pick(&balancer);
+            let (took, outcome) = match position(&pick) {
+                7 => (MS, Outcome::ServerError),
+                _ => (10 * MS, Outcome::Success),
+            };
+            failed += u32::from(outcome.is_failure());
+            hands.advance(took);
+            if detached {
+                pick.detach().finish(outcome);
+            } else {
+                pick.finish(outcome);
+            }
+        }
+        // A minute, in which a second falls to 10 ms once, after 46 s.
+        assert!((1..=2).contains(&failed), "{failed}");
+    }
+}
+
+#[test]
+fn an_idle_service_of_which_nothing_is_known_gets_its_calls_by_weight() {
+    for weights in [&[1, 1, 1, 1, 1][..], &[1, 2, 5], &[4, 1]] {
+        let picks = sequence(&P2c::peak_ewma(), weights, 13).take(40_000);
+        let expected: Vec<f64> = weights.iter().map(|&weight| f64::from(weight)).collect();
+        assert_shares(&shares(picks, weights.len()), &expected, 4.0);
+    }
+}
+
+/// The naive twin: Finagle's formula, its fall written down at each look, in f64.
+#[derive(Clone, Copy, Default)]
+struct Twin {
+    cost: f64,
+    last: f64,
+    in_flight: u32,
+}
+
+impl Twin {
+    fn keeps(&self, now: f64) -> f64 {
+        (-(now - self.last) / 10.0).exp()
+    }
+
+    fn load(&self, now: f64, share: f64) -> f64 {
+        let others = f64::from(self.in_flight) / share;
+        if self.cost == 0.0 && self.in_flight > 0 {
+            return 1e6 + others;
+        }
+        self.cost * self.keeps(now) * (others + 1.0)
+    }
+
+    fn ends(&mut self, took: f64, outcome: Outcome, now: f64) {
+        self.in_flight -= 1;
+        if outcome == Outcome::Cancelled {
+            return;
+        }
+        let sample = if outcome.is_failure() {
+            took.max(1.0)
+        } else {
+            took
+        };
+        let w = self.keeps(now);
+        self.cost = if sample > self.cost {
+            sample
+        } else {
+            self.cost * w + sample * (1.0 - w)
+        };
+        self.last = now;
+    }
+}
+
+#[test]
+fn of_two_the_one_that_its_twin_finds_cheaper_is_picked() {
+    for weights in [[1, 1], [1, 3]] {
+        let mean = f64::from(weights[0] + weights[1]) / 2.0;
+        let (balancer, _updater, hands) = by_latency(&weights);
+        let mut rng = Rng::seeded(23);
+        let (mut twins, mut now) = ([Twin::default(); 2], 0.0);
+        let mut held: Vec<(usize, f64, Pick)> = Vec::new();
+        let (mut told, mut dearer) = (0, 0);
+        for _ in 0..4_000 {
+            let long = rng.below(100) == 0;
+            let micros = rng.below(if long { 20_000_000 } else { 8_000 });
+            hands.advance(Duration::from_micros(micros.into()));
+            now += f64::from(micros) / 1e6;
+            if held.len() < 6 && rng.below(2) == 0 {
+                let [a, b] = [0, 1].map(|i| twins[i].load(now, f64::from(weights[i]) / mean));
+                let pick = pick(&balancer);
+                let at = position(&pick);
+                // What is nearly equal is left to f32.
+                if (a - b).abs() > 0.01 * a.max(b) {
+                    told += 1;
+                    dearer += usize::from(at != usize::from(b < a));
+                }
+                twins[at].in_flight += 1;
+                held.push((at, now, pick));
+            } else if !held.is_empty() {
+                let chosen = rng.below(held.len() as u32) as usize;
+                let (at, began, pick) = held.swap_remove(chosen);
+                let outcome = match rng.below(20) {
+                    0 => Outcome::ServerError,
+                    1 => Outcome::NotSent,
+                    2 => Outcome::Cancelled,
+                    _ => Outcome::Success,
+                };
+                twins[at].ends(now - began, outcome, now);
+                pick.finish(outcome);
+            }
+        }
+        assert!(told > 1_000, "{told}");
+        // By weight, the heavier one of 1 and 3 is drawn nine times in a row, and so compared with
+        // nothing, once in 13.
+        let most = if weights[0] == weights[1] {
+            0
+        } else {
+            told / 10
+        };
+        assert!(dearer <= most, "{dearer} of {told}");
     }
 }

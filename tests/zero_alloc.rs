@@ -174,6 +174,7 @@ fn a_pick_neither_allocates_nor_frees() {
     with_strategy(SmoothWeighted::new());
     with_strategy(Random::new());
     with_strategy(P2c::new());
+    with_strategy(P2c::peak_ewma());
     with_strategy(LeastConn::new());
     with_strategy(LeastConn::new().choices(3).expect("it is within"));
     with_strategy(PickFirst::new());

@@ -18,6 +18,7 @@ pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
         "smooth_weighted" => Arc::new(SmoothWeighted::new()),
         "random" => Arc::new(Random::new()),
         "p2c" => Arc::new(P2c::new()),
+        "p2c_peak_ewma" => Arc::new(P2c::peak_ewma()),
         "least_conn" => Arc::new(LeastConn::new()),
         "least_conn_of_5" => Arc::new(LeastConn::new().choices(5).expect("it is within")),
         "pick_first" => Arc::new(PickFirst::new()),

@@ -83,7 +83,8 @@ impl BalancerBuilder {
     }
 
     /// Whether calls are timed. Turn it off where picks are counted in tens of
-    /// millions a second and nothing looks at latency.
+    /// millions a second and nothing looks at latency; a strategy that goes by it is
+    /// served all the same.
     pub fn latency(mut self, recorded: bool) -> Self {
         self.latency = recorded;
         self
@@ -198,7 +199,7 @@ impl BalancerBuilder {
             Watched::new(check, Arc::new(wake))
         });
         let checks = checks.transpose()?;
-        let stopwatch = self.latency.then(|| self.clock.clone());
+        let stopwatch = (self.latency || self.strategy.reads_latency()).then(|| self.clock.clone());
         let place = core::take_place();
         let state = Arc::new(State::unknown(place, stopwatch, alarm.clone()));
         let core = Arc::new(Core {

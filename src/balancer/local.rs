@@ -24,7 +24,7 @@ use crate::rng::Rng;
 use crate::stats::Outcome;
 use crate::strategy::{Common, Memory, PickOptions};
 use crate::sync::{Lease, Slot};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 thread_local! {
     /// Without a destructor, so that to reach it is to add an offset: it can
@@ -101,7 +101,7 @@ fn end_with_more(state: Arc<State>, mark: Mark, outcome: Outcome) {
     if let Some(clock) = &state.stopwatch
         && let Some(stats) = state.roster.stats.get(mark.node() as usize)
     {
-        pick::record(stats, clock, mark, outcome);
+        pick::record(stats, clock, mark, outcome, state.by_latency);
     }
     if state.has_trials() && !outcome.is_failure() {
         tell(&state, mark, outcome);
@@ -169,8 +169,9 @@ fn pick_without_thread(core: &Core, options: &PickOptions<'_>) -> Result<Pick, E
     let memory = Memory::new();
     memory.begin(Rng::from_entropy());
     let state = core.published.load();
-    match memory.lend(options, |context| state.pick(context)) {
-        Some(node) => Ok(count(state, node, Slot::shared())),
+    let now = state.time_of_pick();
+    match memory.lend(options, now, |context| state.pick(context)) {
+        Some(node) => Ok(count(state, node, now, Slot::shared())),
         None => Err(state.refusal(core.service.shared(), options.is_first_try())),
     }
 }
@@ -261,9 +262,12 @@ impl Drop for Keeper {
 
 /// Counts the call and makes its guard.
 #[inline]
-fn count(state: Arc<State>, node: u32, slot: Slot) -> Pick {
+fn count(state: Arc<State>, node: u32, now: Option<Timestamp>, slot: Slot) -> Pick {
     state.roster.counters.begin_in_total(slot);
     state.roster.counters.begin(node, slot);
+    if let Some(now) = now {
+        return Pick::new(state, Mark::new(node, now));
+    }
     guard(state, node)
 }
 
@@ -357,8 +361,12 @@ impl Seat {
     /// Picks with any picker, from the first level that has one left.
     #[inline(never)]
     fn pick(&self, state: Arc<State>, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
-        match self.memory.lend(options, |context| state.pick(context)) {
-            Some(node) => Some(count(state, node, slot)),
+        let now = state.time_of_pick();
+        match self
+            .memory
+            .lend(options, now, |context| state.pick(context))
+        {
+            Some(node) => Some(count(state, node, now, slot)),
             None => {
                 keep(state);
                 None

@@ -106,6 +106,7 @@ impl Pick {
     pub fn detach(mut self) -> DetachedPick {
         let node = Node::new(Arc::clone(self.endpoint()), self.stats().clone());
         let state = self.state.take();
+        let by_latency = state.as_ref().is_some_and(|state| state.by_latency);
         let alarm = state.as_ref().and_then(|state| state.alarm.clone());
         let stopwatch = state.and_then(|state| state.stopwatch.clone());
         let started = stopwatch
@@ -114,6 +115,7 @@ impl Pick {
         DetachedPick {
             node,
             stopwatch,
+            by_latency,
             alarm,
             started: started.unwrap_or_default(),
             outcome: Outcome::Cancelled,
@@ -189,10 +191,34 @@ impl Mark {
 ///
 /// Not inlined: a call that is not timed should not carry the code.
 #[inline(never)]
-pub(super) fn record(stats: &EndpointStats, clock: &Clock, mark: Mark, outcome: Outcome) {
+pub(super) fn record(
+    stats: &EndpointStats,
+    clock: &Clock,
+    mark: Mark,
+    outcome: Outcome,
+    by_latency: bool,
+) {
+    record_since(stats, clock, |now| mark.started(now), outcome, by_latency);
+}
+
+fn record_since(
+    stats: &EndpointStats,
+    clock: &Clock,
+    started: impl FnOnce(Timestamp) -> Timestamp,
+    outcome: Outcome,
+    by_latency: bool,
+) {
+    let costs = by_latency && outcome != Outcome::Cancelled;
+    if !outcome.is_answer() && !costs {
+        return;
+    }
+    let now = clock.now();
+    let took = now.since(started(now));
     if outcome.is_answer() {
-        let now = clock.now();
-        stats.took(now.since(mark.started(now)), now);
+        stats.took(took, now);
+    }
+    if costs {
+        stats.cost(took, outcome.is_failure(), now);
     }
 }
 
@@ -203,6 +229,7 @@ pub(super) fn record(stats: &EndpointStats, clock: &Clock, mark: Mark, outcome: 
 pub struct DetachedPick {
     node: Node,
     stopwatch: Option<Clock>,
+    by_latency: bool,
     alarm: Option<Arc<Alarm>>,
     outcome: Outcome,
     started: Timestamp,
@@ -223,11 +250,9 @@ impl DetachedPick {
 
 impl Drop for DetachedPick {
     fn drop(&mut self) {
-        if let Some(clock) = &self.stopwatch
-            && self.outcome.is_answer()
-        {
-            let now = clock.now();
-            self.node.stats().took(now.since(self.started), now);
+        if let Some(clock) = &self.stopwatch {
+            let (stats, started) = (self.node.stats(), self.started);
+            record_since(stats, clock, |_| started, self.outcome, self.by_latency);
         }
         self.node.stats().end(local::slot(), self.outcome);
         if let Some(alarm) = &self.alarm {

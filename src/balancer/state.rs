@@ -13,7 +13,7 @@ use crate::rng::Rng;
 use crate::stats::{EndpointStats, Ledger};
 use crate::strategy::{BoxPicker, Common, PickContext, RoundRobin, Strategy};
 use crate::sync::{Stamped, next_stamp};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use crate::view::{Roster, View};
 
 /// One moment of a balancer: the set, its nodes, and a picker for each group.
@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) facts: Option<Box<[Fact]>>,
     /// The clock that latency is taken with, where it is taken.
     pub(super) stopwatch: Option<Clock>,
+    /// Whether picks go by latency, and so by the time at which they are made.
+    pub(super) by_latency: bool,
     /// Whether the end of a call is timed, counted in a total, or waited for.
     pub(super) ends_with_more: bool,
     /// Who is told of failures, where somebody listens.
@@ -180,6 +182,7 @@ impl State {
             counts: Counts::default(),
             ends_with_more: stopwatch.is_some(),
             facts: None,
+            by_latency: false,
             stopwatch,
             alarm,
         }
@@ -212,6 +215,7 @@ impl State {
             set,
             roster,
             in_place: first.in_place(has_total),
+            by_latency: strategy.reads_latency(),
             first,
             counts,
             ends_with_more: before.stopwatch.is_some() || has_total,
@@ -282,6 +286,7 @@ impl State {
                 None
             },
             ends_with_more: before.stopwatch.is_some() || has_total || !trials.is_empty(),
+            by_latency: strategy.reads_latency(),
             first,
             below: groups.collect(),
             draw,
@@ -290,6 +295,16 @@ impl State {
             facts,
             roster,
             ..Self::unknown(before.place, before.stopwatch.clone(), before.alarm.clone())
+        }
+    }
+
+    /// The time, if the picker asks for it.
+    #[inline]
+    pub(super) fn time_of_pick(&self) -> Option<Timestamp> {
+        if self.by_latency {
+            self.stopwatch.as_ref().map(Clock::now)
+        } else {
+            None
         }
     }
 

@@ -39,7 +39,7 @@ impl Latency {
         // bits, which hold 584 years: 128 take a call to convert.
         let nanos = u64::try_from(sample.as_nanos()).unwrap_or(u64::MAX);
         let sample = (nanos as f32).max(1.0);
-        let tick = (now.as_nanos() >> TICK_BITS) as u32;
+        let tick = tick_of(now);
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let next = if word == NONE {
@@ -68,8 +68,8 @@ impl Latency {
 
 /// `1 − exp(−Δt/τ)`. Calls come in quick succession, where the first two terms
 /// of the series are exact to an `f32` and cost a tenth of the exponential.
-fn gain(elapsed: u32) -> f32 {
-    const TICKS: f32 = (TAU.as_nanos() >> TICK_BITS) as f32;
+pub(super) fn gain(elapsed: u32) -> f32 {
+    const TICKS: f32 = ticks(TAU) as f32;
     let x = elapsed as f32 / TICKS;
     if x < 1.0 / 256.0 {
         x - x * x / 2.0
@@ -78,11 +78,19 @@ fn gain(elapsed: u32) -> f32 {
     }
 }
 
-fn pack(mean: f32, tick: u32) -> u64 {
+pub(super) fn tick_of(now: Timestamp) -> u32 {
+    (now.as_nanos() >> TICK_BITS) as u32
+}
+
+pub(super) const fn ticks(time: Duration) -> u32 {
+    (time.as_nanos() >> TICK_BITS) as u32
+}
+
+pub(super) fn pack(mean: f32, tick: u32) -> u64 {
     u64::from(mean.to_bits()) << 32 | u64::from(tick)
 }
 
-fn unpack(word: u64) -> (f32, u32) {
+pub(super) fn unpack(word: u64) -> (f32, u32) {
     (f32::from_bits((word >> 32) as u32), word as u32)
 }
 

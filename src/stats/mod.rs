@@ -16,6 +16,7 @@ mod accrual;
 mod latency;
 mod ledger;
 mod outcome;
+mod peak;
 mod stripe;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::sync::Slot;
 use crate::time::Timestamp;
 use latency::Latency;
 use ledger::Row;
+use peak::Peak;
 
 /// The live figures of one endpoint, shared by all who refer to it.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ struct Figures {
     key: NodeKey,
     row: Row,
     latency: Latency,
+    peak: Peak,
     accrual: Accrual,
 }
 
@@ -62,6 +65,7 @@ impl EndpointStats {
             key: NodeKey::next(),
             row,
             latency: Latency::default(),
+            peak: Peak::default(),
             accrual: Accrual::default(),
         }))
     }
@@ -125,6 +129,19 @@ impl EndpointStats {
     #[inline]
     pub(crate) fn took(&self, latency: Duration, now: Timestamp) {
         self.0.latency.record(latency, now);
+    }
+
+    /// What a call costs, in nanoseconds, by the peaks of latency and by
+    /// failures; 0 where that is not known, or not recorded.
+    #[inline]
+    pub(crate) fn peak_cost(&self, now: Timestamp) -> f32 {
+        self.0.peak.cost(now)
+    }
+
+    /// Takes in what a call cost, failed or not.
+    #[inline]
+    pub(crate) fn cost(&self, took: Duration, failed: bool, now: Timestamp) {
+        self.0.peak.record(took, failed, now);
     }
 }
 

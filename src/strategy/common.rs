@@ -14,6 +14,7 @@ use super::{PickContext, PickOptions, Picker, p2c, random, round_robin};
 use crate::rng::{Bits, Rng};
 use crate::stats::{Counters, FewStripes};
 use crate::sync::Slot;
+use crate::time::Timestamp;
 use crate::view::NodeIndex;
 
 /// A choice among the nodes of a view that are of one weight.
@@ -115,9 +116,11 @@ impl Memory {
     pub(crate) fn lend<T>(
         &self,
         options: &PickOptions<'_>,
+        now: Option<Timestamp>,
         pick: impl FnOnce(&mut PickContext<'_>) -> T,
     ) -> T {
-        let mut context = PickContext::new(self.rng.get(), self.cursor.get(), options);
+        let context = PickContext::new(self.rng.get(), self.cursor.get(), options);
+        let mut context = context.at(now.unwrap_or_default());
         let picked = pick(&mut context);
         self.rng.set(*context.rng());
         self.cursor.set(*context.cursor());

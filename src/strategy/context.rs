@@ -2,6 +2,7 @@
 
 use super::Tried;
 use crate::rng::Rng;
+use crate::time::Timestamp;
 use crate::view::{NodeIndex, View};
 
 /// What a pick is asked for beyond "any".
@@ -81,6 +82,7 @@ pub struct PickContext<'a> {
     rng: Rng,
     options: &'a PickOptions<'a>,
     cursor: u64,
+    now: Timestamp,
 }
 
 impl<'a> PickContext<'a> {
@@ -93,7 +95,24 @@ impl<'a> PickContext<'a> {
             rng,
             options,
             cursor,
+            now: Timestamp::default(),
         }
+    }
+
+    /// The same, at that time.
+    #[inline]
+    #[must_use]
+    pub fn at(mut self, now: Timestamp) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// The time of the pick, if the strategy [says that it
+    /// asks](super::Strategy::reads_latency); else the beginning of time.
+    #[must_use]
+    #[inline]
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// The random source.

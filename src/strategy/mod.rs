@@ -9,6 +9,7 @@
 //! | strategy | a pick costs | use it when |
 //! | --- | --- | --- |
 //! | [`P2c`] (default) | O(1): two loads compared | calls differ in cost, endpoints in speed |
+//! | [`P2c::peak_ewma`] | O(1), and a reading of the clock before it | as `P2c`, where latency tells more than calls in flight, or failures are fast |
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
 //! | [`SmoothWeighted`] | O(1) | as `RoundRobin`, in the very order of nginx |
 //! | [`Random`] | O(1) | as round robin, with very many clients |
@@ -63,6 +64,7 @@ mod keyed;
 mod least_conn;
 mod maglev;
 mod p2c;
+mod peak_ewma;
 mod pick_first;
 mod random;
 mod rendezvous;
@@ -118,6 +120,13 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     fn reads_total(&self) -> bool {
         false
     }
+
+    /// Whether its pickers ask for [`PickContext::now`], and go by what calls cost. A balancer then
+    /// reads the clock before each pick and not after it, and records latency even if it was told
+    /// [not to](crate::balancer::BalancerBuilder::latency).
+    fn reads_latency(&self) -> bool {
+        false
+    }
 }
 
 /// A choice that was prepared for one view.
@@ -142,6 +151,10 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
     fn reads_total(&self) -> bool {
         (**self).reads_total()
     }
+
+    fn reads_latency(&self) -> bool {
+        (**self).reads_latency()
+    }
 }
 
 impl<T: Strategy + ?Sized> Strategy for Box<T> {
@@ -155,5 +168,9 @@ impl<T: Strategy + ?Sized> Strategy for Box<T> {
 
     fn reads_total(&self) -> bool {
         (**self).reads_total()
+    }
+
+    fn reads_latency(&self) -> bool {
+        (**self).reads_latency()
     }
 }

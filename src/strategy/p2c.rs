@@ -1,6 +1,7 @@
 //! The better of two.
 
 use super::alias::WeightedDraw;
+use super::peak_ewma::PeakEwma;
 use super::random::draw_untried;
 use super::{BoxPicker, PickContext, Picker, Strategy};
 use crate::view::{NodeIndex, View};
@@ -19,19 +20,56 @@ use crate::view::{NodeIndex, View};
 ///
 /// O(1): a draw and the loads of two endpoints. A retry compares two of the
 /// endpoints that are left.
+///
+/// [`peak_ewma`](Self::peak_ewma) compares what calls cost instead.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct P2c;
+pub struct P2c {
+    by_latency: bool,
+}
 
 impl P2c {
     /// The strategy, on calls in flight.
     #[must_use]
     pub const fn new() -> Self {
-        Self
+        Self { by_latency: false }
+    }
+
+    /// The strategy, on the peaks of latency: the cost of a call, times the
+    /// calls in flight with the one to come (Finagle's peak EWMA).
+    ///
+    /// A call that took longer than an endpoint's cost becomes that cost at
+    /// once; from there it falls over ten seconds, towards the latency of the
+    /// calls that follow, or to nothing where there are none. So an endpoint
+    /// that turns slow is left alone after its first slow call, and is tried
+    /// again some time later. A failed call counts as one of a second at least:
+    /// Finagle's own prices an answer of 500 within a millisecond as a fast
+    /// one, and draws calls to the endpoint that gives it.
+    ///
+    /// An endpoint of which nothing is known gets one call, and further ones
+    /// when that has ended, unless the other one is no better.
+    ///
+    /// Weights decide how often an endpoint is drawn, and calls in flight count
+    /// per unit of weight. Shares follow the weights while nothing is known;
+    /// then, they follow latency.
+    ///
+    /// Records latency [whatever was said](Strategy::reads_latency). Reads write
+    /// nothing: the fall of a cost is computed from the time of the pick, which
+    /// the balancer reads anyway, so a pick costs a look at two more lines.
+    #[must_use]
+    pub const fn peak_ewma() -> Self {
+        Self { by_latency: true }
     }
 }
 
 impl Strategy for P2c {
+    fn reads_latency(&self) -> bool {
+        self.by_latency
+    }
+
     fn build(&self, view: &View) -> BoxPicker {
+        if self.by_latency {
+            return Box::new(PeakEwma::new(view));
+        }
         let picker = Weighted {
             draw: WeightedDraw::new(view),
             view: view.clone(),

@@ -53,7 +53,7 @@ impl Strategy for PickFirst {
             .seed
             .and_then(|seed| Some((seed, Rendezvous::new(nodes).ok()?)));
         let first = order.as_ref().and_then(|(seed, table)| table.lookup(*seed));
-        Box::new(First {
+        Box::new(Preferred {
             first: first.unwrap_or_default(),
             order,
             view: view.clone(),
@@ -61,14 +61,14 @@ impl Strategy for PickFirst {
     }
 }
 
-struct First {
+struct Preferred {
     first: NodeIndex,
     /// What decides after it; none for the order of the view.
     order: Option<(u64, Rendezvous)>,
     view: View,
 }
 
-impl Picker for First {
+impl Picker for Preferred {
     #[inline]
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
         let view = &self.view;
