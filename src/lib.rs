@@ -69,7 +69,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[allow(dead_code, reason = "its users are behind features of their own")]
+#[cfg(any(test, feature = "consul", feature = "dns", feature = "eureka"))]
 mod backoff;
 pub mod error;
 pub mod rng;

@@ -19,7 +19,7 @@
 //! Implement the traits, and run the contract suite of the `testing` module
 //! (feature `testing`) on it: the same that ours pass.
 
-#[allow(dead_code, reason = "its users are behind features of their own")]
+#[cfg(any(test, feature = "consul", feature = "eureka"))]
 mod announce;
 mod compose;
 #[cfg(feature = "consul")]
@@ -33,7 +33,7 @@ pub mod eureka;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
-#[allow(dead_code, reason = "its users are behind features of their own")]
+#[cfg(any(test, feature = "consul", feature = "dns", feature = "eureka"))]
 mod follow;
 mod guard;
 #[cfg(any(feature = "consul", feature = "eureka"))]
