@@ -119,8 +119,8 @@ impl Memory {
         now: Option<Timestamp>,
         pick: impl FnOnce(&mut PickContext<'_>) -> T,
     ) -> T {
-        let context = PickContext::new(self.rng.get(), self.cursor.get(), options);
-        let mut context = context.at(now.unwrap_or_default());
+        let mut context = PickContext::new(self.rng.get(), self.cursor.get(), options);
+        context.set_now(now.unwrap_or_default());
         let picked = pick(&mut context);
         self.rng.set(*context.rng());
         self.cursor.set(*context.cursor());

@@ -99,12 +99,11 @@ impl<'a> PickContext<'a> {
         }
     }
 
-    /// The same, at that time.
+    /// Sets the time, for who runs a strategy that [asks](super::Strategy::reads_latency) without a
+    /// balancer.
     #[inline]
-    #[must_use]
-    pub fn at(mut self, now: Timestamp) -> Self {
+    pub fn set_now(&mut self, now: Timestamp) {
         self.now = now;
-        self
     }
 
     /// The time of the pick, if the strategy [says that it
