@@ -80,7 +80,7 @@ fn row<T: Table>(name: &str, table: &T, heap: usize) -> (f64, f64) {
     (largest, speed)
 }
 
-/// SplitMix64: uniform, and cheap beside a lookup.
+/// `SplitMix64`: uniform, and cheap beside a lookup.
 fn hashes() -> impl Iterator<Item = u64> {
     (0..KEYS).map(|index| {
         let mut z = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);

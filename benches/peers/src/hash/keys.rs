@@ -51,21 +51,21 @@ impl Keys {
         });
         pass.as_secs_f64() * 1e9 / COUNT as f64
     }
+}
 
-    /// Nanoseconds for each key where the next key waits for the last answer.
-    pub(crate) fn chain(&self, rounds: usize, mut lookup: impl FnMut(&[u8]) -> usize) -> f64 {
-        let pass = least(rounds, || {
-            let mut key = [0u8; 24];
-            let mut answer = 0usize;
-            for index in 0..COUNT / 4 {
-                let word = (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ answer as u64;
-                key[..8].copy_from_slice(&word.to_le_bytes());
-                answer = lookup(&key);
-            }
-            black_box(answer);
-        });
-        pass.as_secs_f64() * 1e9 / (COUNT / 4) as f64
-    }
+/// Nanoseconds for each key where the next key waits for the last answer.
+pub(crate) fn chain(rounds: usize, mut lookup: impl FnMut(&[u8]) -> usize) -> f64 {
+    let pass = least(rounds, || {
+        let mut key = [0u8; 24];
+        let mut answer = 0usize;
+        for index in 0..COUNT / 4 {
+            let word = (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ answer as u64;
+            key[..8].copy_from_slice(&word.to_le_bytes());
+            answer = lookup(&key);
+        }
+        black_box(answer);
+    });
+    pass.as_secs_f64() * 1e9 / (COUNT / 4) as f64
 }
 
 /// The least time of `rounds` runs.

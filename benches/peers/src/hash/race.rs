@@ -7,7 +7,7 @@ use pingora_ketama::{Bucket, Continuum};
 use waypost::hash::{HashRing, Maglev, key_hash};
 
 use crate::heap::measure;
-use crate::keys::{Keys, address, index, least, names};
+use crate::keys::{Keys, address, chain, index, least, names};
 use crate::targets::Targets;
 
 pub(crate) fn run(targets: &mut Targets) {
@@ -70,8 +70,8 @@ fn compare(keys: &Keys, nodes: usize, targets: &mut Targets) {
         their_stream = their_stream.min(keys.stream(2, |key| index(theirs.node(key))));
         our_stream =
             our_stream.min(keys.stream(2, |key| ours.lookup_key(key).unwrap_or(0) as usize));
-        their_chain = their_chain.min(keys.chain(2, |key| index(theirs.node(key))));
-        our_chain = our_chain.min(keys.chain(2, |key| ours.lookup_key(key).unwrap_or(0) as usize));
+        their_chain = their_chain.min(chain(2, |key| index(theirs.node(key))));
+        our_chain = our_chain.min(chain(2, |key| ours.lookup_key(key).unwrap_or(0) as usize));
     }
     row("lookup, stream", their_stream, our_stream, "ns");
     row("lookup, chain", their_chain, our_chain, "ns");

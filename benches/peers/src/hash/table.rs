@@ -16,11 +16,14 @@ use crate::keys::{COUNT, Keys, address, index, names};
 /// Key in, index of the node out.
 type Lookup = Box<dyn Fn(&[u8]) -> usize>;
 
+/// One change of one node, made again on each call.
+type Resize = Box<dyn FnMut()>;
+
 struct Contender {
     name: &'static str,
     build: fn(usize) -> Lookup,
     /// Changes one node of a table that is there already; `None` where only a new build does.
-    resize: Option<fn(usize) -> Box<dyn FnMut()>>,
+    resize: Option<fn(usize) -> Resize>,
     /// The most nodes it works with, or builds in a minute.
     most: usize,
 }
@@ -32,7 +35,7 @@ pub(crate) fn run(most: usize) {
     );
     println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     for nodes in [10, 100, 1_000, 10_000, 100_000] {
-        for contender in contenders() {
+        for contender in of_this_crate().into_iter().chain(of_other_crates()) {
             if nodes <= contender.most && nodes <= most {
                 row(&keys, nodes, &contender);
             }
@@ -128,8 +131,10 @@ fn anchors() -> anchorhash::Builder<usize, BuildHasherDefault<DefaultHasher>> {
     anchorhash::Builder::with_hasher(BuildHasherDefault::default())
 }
 
-fn contenders() -> Vec<Contender> {
-    let all = 100_000;
+/// For those that have no bound of their own.
+const ALL: usize = 100_000;
+
+fn of_this_crate() -> Vec<Contender> {
     vec![
         Contender {
             name: "waypost HashRing, 160",
@@ -140,7 +145,7 @@ fn contenders() -> Vec<Contender> {
                     black_box(ring.with_node_changed(3, 2)).ok();
                 })
             }),
-            most: all,
+            most: ALL,
         },
         Contender {
             name: "waypost Maglev, 65537",
@@ -152,32 +157,37 @@ fn contenders() -> Vec<Contender> {
             name: "waypost Maglev, 5000011",
             build: |n| ours(Maglev::with_size(Maglev::MAX_SIZE, weighted(n)).expect("good nodes")),
             resize: None,
-            most: all,
+            most: ALL,
         },
         Contender {
             name: "waypost BlockHrw",
             build: |n| ours(BlockHrw::new(names(n)).expect("good nodes")),
             resize: None,
-            most: all,
+            most: ALL,
         },
         Contender {
             name: "waypost MultiProbe, 21",
             build: |n| ours(MultiProbe::new(weighted(n)).expect("good nodes")),
             resize: None,
-            most: all,
+            most: ALL,
         },
         Contender {
             name: "waypost Rendezvous",
             build: |n| ours(Rendezvous::new(weighted(n)).expect("good nodes")),
             resize: None,
-            most: all,
+            most: ALL,
         },
         Contender {
             name: "waypost Jump",
             build: |n| ours(Jump::new(n as u32).expect("some buckets")),
             resize: None,
-            most: all,
+            most: ALL,
         },
+    ]
+}
+
+fn of_other_crates() -> Vec<Contender> {
+    vec![
         Contender {
             name: "pingora-ketama",
             build: |n| {
@@ -204,7 +214,7 @@ fn contenders() -> Vec<Contender> {
                     ring.remove(&usize::MAX);
                 })
             }),
-            most: all,
+            most: ALL,
         },
         Contender {
             name: "consistent_hash_ring, 160",
@@ -229,7 +239,7 @@ fn contenders() -> Vec<Contender> {
                 Box::new(move |key| jump_consistent_hash::hash(hash(key), n) as usize)
             },
             resize: None,
-            most: all,
+            most: ALL,
         },
         Contender {
             name: "anchorhash, capacity 2^k",
