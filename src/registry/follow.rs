@@ -29,6 +29,20 @@ pub(crate) trait Source: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Answer, Error>> + Send;
 }
 
+/// Does work that several watchers wait for, to its end: a watcher that nobody
+/// reads on, or that is dropped, holds up none of the others.
+#[cfg(any(feature = "dns", feature = "eureka"))]
+pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and so does whoever waits.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// All endpoints of a service, as its registry tells them.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::lookup::{Found, Lookup, Miss};
 use crate::error::Error;
-use crate::registry::follow::{Answer, Source};
+use crate::registry::follow::{Answer, Source, apart};
 use crate::rng::Rng;
 
 /// A name that is asked for, shared by those who watch it: of many that want
@@ -58,7 +58,7 @@ impl Name {
 
     /// An answer that came after `wish`, or that holds still unless a hint
     /// says that it does not.
-    async fn round(&self, lookup: &Lookup, wish: Instant, hinted: bool, rng: &mut Rng) -> Round {
+    async fn round(&self, lookup: &Lookup, wish: Instant, hinted: bool) -> Round {
         let mut last = self.last.lock().await;
         if let Some(round) = &*last
             && (round.answered >= wish || (!hinted && Instant::now() < round.due))
@@ -79,7 +79,7 @@ impl Name {
             answered,
             // Clients that asked together ask again apart, always later, since
             // a record must not be asked for before its time is over.
-            due: answered + ttl + rng.part_of(ttl / 10),
+            due: answered + ttl + Rng::from_entropy().part_of(ttl / 10),
         };
         *last = Some(round.clone());
         round
@@ -90,7 +90,6 @@ impl Name {
 pub(super) struct DnsSource {
     lookup: Arc<Lookup>,
     name: Arc<Name>,
-    rng: Rng,
     /// The answer that was told last.
     last: Option<Round>,
     holds: Holds,
@@ -101,7 +100,6 @@ impl DnsSource {
         Self {
             lookup,
             name,
-            rng: Rng::from_entropy(),
             last: None,
             holds: Holds::default(),
         }
@@ -125,8 +123,8 @@ impl Source for DnsSource {
     async fn next(&mut self) -> Result<Answer, Error> {
         let hinted = self.wait().await;
         let wish = Instant::now();
-        let round = self.name.round(&self.lookup, wish, hinted, &mut self.rng);
-        let round = round.await;
+        let (name, lookup) = (Arc::clone(&self.name), Arc::clone(&self.lookup));
+        let round = apart(async move { name.round(&lookup, wish, hinted).await }).await;
         let (found, answered) = (round.found.clone(), round.answered);
         self.last = Some(round);
         let settings = &self.lookup.settings;

@@ -11,7 +11,7 @@ use super::Shared;
 use super::apps::Apps;
 use crate::endpoint::ServiceName;
 use crate::error::Error;
-use crate::registry::follow::{Answer, Source};
+use crate::registry::follow::{Answer, Source, apart};
 use crate::rng::Rng;
 
 /// What was fetched last, for every service.
@@ -122,13 +122,19 @@ impl Source for Polled {
             // Clients that were started together drift apart.
             sleep_until(last + every - self.rng.part_of(every / 10)).await;
         }
-        let mut fetcher = self.shared.fetcher.lock().await;
-        let fresh = fetcher.last.is_some_and(|last| last.elapsed() < every / 2);
-        if fetcher.apps.is_none() || fetcher.round == self.round || !fresh {
-            fetcher.fetch(&self.shared).await?;
-        }
-        self.round = fetcher.round;
-        let apps = fetcher.apps.as_ref();
-        Ok(apps.map(|apps| apps.answer(&self.app)).unwrap_or_default())
+        let (shared, app, seen) = (Arc::clone(&self.shared), self.app.clone(), self.round);
+        let (answer, round) = apart(async move {
+            let mut fetcher = shared.fetcher.lock().await;
+            let fresh = fetcher.last.is_some_and(|last| last.elapsed() < every / 2);
+            if fetcher.apps.is_none() || fetcher.round == seen || !fresh {
+                fetcher.fetch(&shared).await?;
+            }
+            let apps = fetcher.apps.as_ref();
+            let answer = apps.map(|apps| apps.answer(&app)).unwrap_or_default();
+            Ok::<_, Error>((answer, fetcher.round))
+        })
+        .await?;
+        self.round = round;
+        Ok(answer)
     }
 }
