@@ -64,6 +64,15 @@ enum Inner {
     )]
     NoneEligible { service: Arc<str>, counts: Counts },
     #[error(
+        "service `{service}`: none of the endpoints with {subset} may be picked now ({counts}); \
+         name another part of the split, or set another fallback for it"
+    )]
+    NoneOfSubset {
+        service: Arc<str>,
+        subset: String,
+        counts: Counts,
+    },
+    #[error(
         "service `{service}`: this call has tried every endpoint that may be picked ({counts}); \
          give up, or start a new call"
     )]
@@ -189,6 +198,20 @@ impl Error {
         Inner::NoneEligible { service, counts }.into()
     }
 
+    pub(crate) fn none_of_subset(
+        service: &Arc<str>,
+        subset: impl fmt::Display,
+        counts: Counts,
+    ) -> Self {
+        let (service, subset) = (Arc::clone(service), subset.to_string());
+        Inner::NoneOfSubset {
+            service,
+            subset,
+            counts,
+        }
+        .into()
+    }
+
     pub(crate) fn all_tried(service: &Arc<str>, counts: Counts) -> Self {
         let service = Arc::clone(service);
         Inner::AllTried { service, counts }.into()
@@ -278,7 +301,12 @@ impl Error {
     /// starting, or of weight 0.
     #[must_use]
     pub fn is_none_eligible(&self) -> bool {
-        self.any(|inner| matches!(inner, Inner::NoneEligible { .. }))
+        self.any(|inner| {
+            matches!(
+                inner,
+                Inner::NoneEligible { .. } | Inner::NoneOfSubset { .. }
+            )
+        })
     }
 
     /// The call has tried every endpoint that may be picked.
@@ -345,6 +373,7 @@ impl Error {
             | Inner::DiscoveryFailed { service, .. }
             | Inner::Empty { service }
             | Inner::NoneEligible { service, .. }
+            | Inner::NoneOfSubset { service, .. }
             | Inner::AllTried { service, .. }
             | Inner::Declined { service, .. }
             | Inner::NotReady { service, .. }
@@ -360,6 +389,7 @@ impl Error {
     pub fn counts(&self) -> Option<Counts> {
         match &*self.inner {
             Inner::NoneEligible { counts, .. }
+            | Inner::NoneOfSubset { counts, .. }
             | Inner::AllTried { counts, .. }
             | Inner::Declined { counts, .. } => Some(*counts),
             Inner::NotReady { source, .. } => source.counts(),

@@ -209,23 +209,31 @@ fn one_endpoint_alone_is_never_ejected() {
 
 #[test]
 fn answers_that_are_errors_eject_only_when_asked_to() {
-    for (ejection, ejects) in [
-        (connections(), false),
-        (OutlierEjection::new(), true),
-        (connections().consecutive_errors(5), true),
+    let by_gateway = || connections().consecutive_gateway_errors(5);
+    for (ejection, error, ejects) in [
+        (connections(), Outcome::ServerError, false),
+        (OutlierEjection::new(), Outcome::ServerError, true),
+        (
+            connections().consecutive_errors(5),
+            Outcome::ServerError,
+            true,
+        ),
+        (
+            connections().consecutive_errors(5),
+            Outcome::GatewayError,
+            true,
+        ),
+        (by_gateway(), Outcome::GatewayError, true),
+        (by_gateway(), Outcome::ServerError, false),
     ] {
         let mut world = World::new(set(2), |b| b.outlier_ejection(ejection));
         for _ in 0..100 {
             let pick = world.balancer.pick().unwrap();
             let bad = pick.id().as_str() == id(0);
-            pick.finish(if bad {
-                Outcome::ServerError
-            } else {
-                Outcome::Success
-            });
+            pick.finish(if bad { error } else { Outcome::Success });
             world.updater.look();
         }
-        assert_eq!(world.is_out(&id(0)), ejects);
+        assert_eq!(world.is_out(&id(0)), ejects, "{error:?}");
     }
 }
 

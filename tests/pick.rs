@@ -25,9 +25,10 @@ use waypost::time::{Clock, Hands};
 use waypost::view::{Node, NodeIndex};
 use waypost::{Balancer, EndpointId, EndpointSet, EndpointStats, Outcome, Pick, Updater};
 
-const OUTCOMES: [Outcome; 6] = [
+const OUTCOMES: [Outcome; 7] = [
     Outcome::Success,
     Outcome::ServerError,
+    Outcome::GatewayError,
     Outcome::NotSent,
     Outcome::Interrupted,
     Outcome::TimedOut,
@@ -72,8 +73,8 @@ fn a_call_is_in_flight_from_its_pick_to_its_end() {
         assert_eq!(stats.in_flight(), 0);
         assert_eq!(stats.totals().ended(), 2 * rounds);
     }
-    // One of each outcome, and six that were dropped.
-    assert_eq!(counts(stats.totals()), (1, 4, 1 + 6));
+    // One of each outcome, and seven that were dropped.
+    assert_eq!(counts(stats.totals()), (1, 5, 1 + 7));
 }
 
 #[tokio::test(start_paused = true)]
@@ -577,7 +578,12 @@ fn latency_is_the_time_from_pick_to_finish_of_answered_calls_alone() {
         let (plain, detached) = (pick(&balancer), pick(&balancer).detach());
         hands.advance(3 * MS);
         assert_eq!(latency(&balancer), None, "nothing is known before the end");
-        let answered = matches!(outcome, Outcome::Success | Outcome::ServerError);
+        let answered = [
+            Outcome::Success,
+            Outcome::ServerError,
+            Outcome::GatewayError,
+        ]
+        .contains(&outcome);
         let expected = answered.then_some(3 * MS);
         plain.finish(outcome);
         assert_eq!(latency(&balancer), expected, "{outcome:?}");

@@ -77,6 +77,8 @@ pub enum Why {
     Panic,
     /// It gets calls when those that share them have been tried.
     Spare,
+    /// It gets the calls that name its part of the split.
+    Named,
     /// It gets one call, which decides.
     OnTrial,
     /// Its status keeps it out.
@@ -154,6 +156,7 @@ fn verdict(
     let why = match (group, out) {
         (None, out) => out.unwrap_or(Why::NotInSubset),
         (Some(_), Some(_)) if panic => Why::Panic,
+        (Some(_), _) if rank.is_some_and(|rank| rank.only_named) => Why::Named,
         (Some(_), _) if group_share <= 0.0 => Why::Spare,
         (Some(_), _) if fact.factor < 1.0 => Why::Ramping,
         (Some(_), _) => Why::Picked,
@@ -196,7 +199,9 @@ fn why_not(core: &Core, endpoint: &Endpoint, fact: &Fact) -> Option<Why> {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let picked = |verdict: &&Verdict| verdict.share > 0.0 || verdict.why == Why::Spare;
+        let picked = |verdict: &&Verdict| {
+            verdict.share > 0.0 || [Why::Spare, Why::Named].contains(&verdict.why)
+        };
         let eligible = self.endpoints.iter().filter(picked).count();
         let (service, known) = (&self.service, self.endpoints.len());
         writeln!(
@@ -230,6 +235,7 @@ impl fmt::Display for Verdict {
                 "no calls while the others take them, priority {}",
                 self.priority
             ),
+            Why::Named => f.write_str("the calls that name its part of the split"),
             Why::OnTrial => f.write_str("one trial call, which decides"),
             Why::Status => write!(f, "no calls, it is {}", self.status),
             Why::Weightless => f.write_str("no calls, its weight is 0"),

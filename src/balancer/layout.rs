@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::parts::Parts;
 use super::pick::Mark;
 use super::state::{Draft, Rank};
 use crate::endpoint::EndpointSet;
@@ -42,6 +43,8 @@ pub(super) struct Layout {
     pub(super) weights: Arc<[u32]>,
     /// The groups, with which the roster begins, and how many are in each.
     pub(super) ranks: Vec<(Rank, usize)>,
+    /// Which of them calls may name.
+    pub(super) parts: Option<Box<Parts>>,
     pub(super) trials: Box<[u32]>,
     pub(super) counts: Counts,
 }
@@ -67,7 +70,8 @@ pub(super) fn lay_out(draft: &Draft, topology: &Topology, facts: &mut [Fact]) ->
     }
     let mut groups = plan.groups;
     // Those that get calls first, each kind in the order of falling back.
-    groups.sort_by_key(|group| group.share <= 0.0);
+    groups.sort_by_key(|group| (group.only_named, group.share <= 0.0));
+    let parts = Parts::of(topology, &groups);
 
     let mut order = Vec::with_capacity(set.len());
     let mut weights = Vec::with_capacity(set.len());
@@ -78,9 +82,11 @@ pub(super) fn lay_out(draft: &Draft, topology: &Topology, facts: &mut [Fact]) ->
         weights.extend(weights_of(set, facts, members));
         ranks.push((rank(&group), group.members.len()));
     }
-    let eligible = order.len();
+    let grouped = order.len();
+    let eligible = ranks.iter().filter(|(rank, _)| !rank.only_named);
+    let eligible = eligible.map(|&(_, len)| len).sum();
     let positions = complete(&mut order, set.len());
-    let rest = order[eligible..].iter();
+    let rest = order[grouped..].iter();
     weights.extend(rest.map(|&at| set.endpoints()[at as usize].weight()));
     // In a panic, too, where it gets other calls besides.
     let trials = order.iter().zip(0..Mark::NODES as u32).filter(|&(&at, _)| {
@@ -91,11 +97,12 @@ pub(super) fn lay_out(draft: &Draft, topology: &Topology, facts: &mut [Fact]) ->
     });
     Layout {
         trials: trials.map(|(_, place)| place).collect(),
-        counts: counts(draft, facts, &order[eligible..], eligible),
+        counts: counts(draft, facts, &order[grouped..], eligible),
         order,
         positions,
         weights: weights.into(),
         ranks,
+        parts,
     }
 }
 
@@ -104,6 +111,7 @@ fn rank(group: &Group) -> Rank {
         share: group.share,
         priority: group.priority,
         part: group.part,
+        only_named: group.only_named,
         panic: group.panic,
     }
 }

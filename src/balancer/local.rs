@@ -172,7 +172,7 @@ fn pick_without_thread(core: &Core, options: &PickOptions<'_>) -> Result<Pick, E
     let now = state.time_of_pick();
     match memory.lend(options, now, |context| state.pick(context)) {
         Some(node) => Ok(count(state, node, now, Slot::shared())),
-        None => Err(state.refusal(core.service.shared(), options.is_first_try())),
+        None => Err(state.refusal(core.service.shared(), options)),
     }
 }
 

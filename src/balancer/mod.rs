@@ -34,6 +34,7 @@ mod explain;
 mod layout;
 mod local;
 mod monitor;
+mod parts;
 mod pick;
 mod state;
 mod updater;
@@ -113,7 +114,8 @@ impl Balancer {
         local::pick_any(&self.core)
     }
 
-    /// Picks with a hash key, or around the endpoints a call has tried.
+    /// Picks with a hash key, of a subset, or around the endpoints a call has
+    /// tried.
     ///
     /// # Errors
     ///
@@ -141,7 +143,7 @@ impl Balancer {
                     return Ok(());
                 }
                 let service = self.core.service.shared();
-                let reason = state.refusal(service, true);
+                let reason = state.refusal(service, &PickOptions::ANY);
                 Err(Error::not_ready(service, within, reason))
             }
         }

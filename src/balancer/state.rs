@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use super::alarm::Alarm;
 use super::layout::{Fact, Layout};
+use super::parts::Parts;
 use super::pick::Mark;
 use crate::endpoint::{EndpointSet, Status};
 use crate::error::{Counts, Error};
 use crate::rng::Rng;
 use crate::stats::{EndpointStats, Ledger};
-use crate::strategy::{BoxPicker, Common, PickContext, RoundRobin, Strategy};
+use crate::strategy::{BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::{Clock, Timestamp};
+use crate::topology::Selector;
 use crate::view::{Roster, View};
 
 /// One moment of a balancer: the set, its nodes, and a picker for each group.
@@ -40,6 +42,9 @@ pub(super) struct State {
     pub(super) below: Box<[Group]>,
     /// Which group gets a call, where several do.
     draw: Option<Draw>,
+    /// The groups that calls may name, behind which those are that only they
+    /// go to.
+    parts: Option<Box<Parts>>,
     /// Places of endpoints that get one call, which decides whether they are
     /// back.
     trials: Box<[u32]>,
@@ -79,6 +84,7 @@ pub(super) struct Rank {
     pub(super) share: f64,
     pub(super) priority: u32,
     pub(super) part: Option<usize>,
+    pub(super) only_named: bool,
     pub(super) panic: bool,
 }
 
@@ -112,18 +118,18 @@ impl Group {
     }
 
     /// The position, among the state's endpoints, of the one that gets the call.
-    fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
+    pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
         let index = self.picker.pick(context)?;
         (index < self.view.len()).then(|| self.view.start() + index)
     }
 }
 
 /// Shares of the first groups, as upper bounds of a draw of 32 bits.
-struct Draw(Box<[u32]>);
+pub(super) struct Draw(Box<[u32]>);
 
 impl Draw {
     /// None where the first gets all.
-    fn new(shares: &[f64]) -> Option<Self> {
+    pub(super) fn new(shares: &[f64]) -> Option<Self> {
         let mut sum = 0.0;
         let bounds = shares
             .iter()
@@ -137,7 +143,7 @@ impl Draw {
     }
 
     /// Calls with equal keys go to the same group.
-    fn draw(&self, context: &mut PickContext<'_>) -> usize {
+    pub(super) fn draw(&self, context: &mut PickContext<'_>) -> usize {
         let bits = match context.hash() {
             Some(hash) => Rng::seeded(hash).bits(),
             None => context.rng().bits(),
@@ -178,6 +184,7 @@ impl State {
             in_place: None,
             below: Box::from([]),
             draw: None,
+            parts: None,
             trials: Box::from([]),
             counts: Counts::default(),
             ends_with_more: stopwatch.is_some(),
@@ -254,12 +261,14 @@ impl State {
             positions,
             weights,
             ranks,
+            parts,
             trials,
             counts,
         } = layout;
         let mut roster = draft.roster.reordered(&order);
         roster.weights = weights;
         let mut start = 0;
+        let hides_first = Parts::hides_first(ranks.iter().map(|(rank, _)| rank.only_named));
         let groups: Vec<Group> = ranks
             .into_iter()
             .map(|(rank, len)| {
@@ -273,7 +282,8 @@ impl State {
             .filter_map(|group| Some(group.rank.as_ref()?.share));
         let draw = Draw::new(&shares.collect::<Vec<_>>());
         let has_total = roster.counters.has_total();
-        let mut groups = groups.into_iter();
+        let hidden = hides_first.then(Group::none);
+        let mut groups = hidden.into_iter().chain(groups);
         let first = groups.next().unwrap_or_else(Group::none);
         Self {
             knowledge: Knowledge::Known,
@@ -290,6 +300,7 @@ impl State {
             first,
             below: groups.collect(),
             draw,
+            parts,
             trials,
             counts,
             facts,
@@ -346,6 +357,17 @@ impl State {
         {
             return Some(node);
         }
+        if let Some(subset) = context.subset()
+            && let Some(parts) = &self.parts
+        {
+            return parts.pick(self, subset, context);
+        }
+        self.pick_any(context)
+    }
+
+    /// From any group that takes calls which name none.
+    #[inline]
+    pub(super) fn pick_any(&self, context: &mut PickContext<'_>) -> Option<u32> {
         let drawn = self.draw.as_ref().map_or(0, |draw| draw.draw(context));
         let group = match drawn.checked_sub(1) {
             None => Some(&self.first),
@@ -358,7 +380,9 @@ impl State {
     #[cold]
     #[inline(never)]
     fn pick_elsewhere(&self, context: &mut PickContext<'_>) -> Option<u32> {
-        self.groups().find_map(|group| group.pick(context))
+        let is_open = |group: &&Group| group.rank.as_ref().is_none_or(|rank| !rank.only_named);
+        let mut groups = self.groups().filter(is_open);
+        groups.find_map(|group| group.pick(context))
     }
 
     #[cold]
@@ -366,21 +390,34 @@ impl State {
     fn claim_trial(&self, context: &PickContext<'_>) -> Option<u32> {
         let claim = |&node: &u32| {
             let stats = &self.roster.stats[node as usize];
-            !context.tried().contains(stats.key()) && stats.accrual().claim_trial()
+            let endpoint = &self.roster.endpoints[node as usize];
+            let is_named = context
+                .subset()
+                .is_none_or(|subset| subset.matches(endpoint));
+            is_named && !context.tried().contains(stats.key()) && stats.accrual().claim_trial()
         };
         self.trials.iter().copied().find(claim)
     }
 
+    /// Whether the call names a subset, and that means something here.
+    fn heeds(&self, options: &PickOptions<'_>) -> bool {
+        options.named_subset().is_some() && self.parts.is_some()
+    }
+
     /// Why there is no pick.
-    pub(super) fn refusal(&self, service: &Arc<str>, nothing_tried: bool) -> Error {
+    pub(super) fn refusal(&self, service: &Arc<str>, options: &PickOptions<'_>) -> Error {
         match &self.knowledge {
             Knowledge::NotYet => Error::not_known_yet(service),
             Knowledge::Failed(error) => Error::discovery_failed(service, error.clone()),
             Knowledge::Known if self.set.is_empty() => Error::empty(service),
+            Knowledge::Known if options.is_first_try() && self.heeds(options) => {
+                let subset = options.named_subset().map(Selector::to_string);
+                Error::none_of_subset(service, subset.unwrap_or_default(), self.counts)
+            }
             Knowledge::Known if self.counts.eligible == 0 => {
                 Error::none_eligible(service, self.counts)
             }
-            Knowledge::Known if nothing_tried => Error::declined(service, self.counts),
+            Knowledge::Known if options.is_first_try() => Error::declined(service, self.counts),
             Knowledge::Known => Error::all_tried(service, self.counts),
         }
     }

@@ -67,16 +67,17 @@ pub struct Answered {
     pub pushback: Pushback,
 }
 
-/// HTTP: a status of 500 and above is the endpoint's fault.
+/// HTTP: a status of 500 and above is the endpoint's fault; 502, 503 and 504
+/// are [gateway errors](Outcome::GatewayError).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HttpStatus;
 
 impl Classify for HttpStatus {
     fn answer(&self, status: StatusCode, headers: &HeaderMap) -> Answered {
-        let outcome = if status.is_server_error() {
-            Outcome::ServerError
-        } else {
-            Outcome::Success
+        let outcome = match status.as_u16() {
+            502..=504 => Outcome::GatewayError,
+            500..=599 => Outcome::ServerError,
+            _ => Outcome::Success,
         };
         let told = headers.get(RETRY_AFTER).and_then(|told| told.to_str().ok());
         Answered {
@@ -105,15 +106,13 @@ fn retry_after(told: &str) -> Pushback {
 /// The endpoint's fault are `UNKNOWN`, `DEADLINE_EXCEEDED`,
 /// `RESOURCE_EXHAUSTED`, `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS`: those that
 /// Envoy maps to 429 and to 5xx, but for `UNIMPLEMENTED`, which the caller can
-/// mend.
+/// mend. `UNAVAILABLE` and `DEADLINE_EXCEEDED`, which it maps to 503 and 504,
+/// are [gateway errors](Outcome::GatewayError).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GrpcStatus;
 
 impl GrpcStatus {
     const HEADER: &'static str = "grpc-status";
-
-    /// Those at fault: 2, 4, 8, 13, 14 and 15.
-    const FAULTS: u32 = 1 << 2 | 1 << 4 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15;
 
     /// The code that a head or trailers carry; 2 (`UNKNOWN`) when it is no
     /// number, as gRPC has it.
@@ -125,10 +124,10 @@ impl GrpcStatus {
     }
 
     fn outcome(code: u32) -> Outcome {
-        if Self::FAULTS & 1 << code == 0 {
-            Outcome::Success
-        } else {
-            Outcome::ServerError
+        match code {
+            4 | 14 => Outcome::GatewayError,
+            2 | 8 | 13 | 15 => Outcome::ServerError,
+            _ => Outcome::Success,
         }
     }
 }
@@ -226,6 +225,8 @@ mod tests {
             let answered = HttpStatus.answer(status, &HeaderMap::new());
             let server_error = (500..600).contains(&status.as_u16());
             assert_eq!(answered.outcome.is_failure(), server_error, "{status}");
+            let gateway = answered.outcome == Outcome::GatewayError;
+            assert_eq!(gateway, (502..=504).contains(&status.as_u16()), "{status}");
         }
     }
 
@@ -254,6 +255,8 @@ mod tests {
             assert_eq!(answered.grpc, Some(code));
             let fault = [2, 4, 8, 13, 14, 15].contains(&code);
             assert_eq!(answered.outcome.is_failure(), fault, "{code}");
+            let gateway = answered.outcome == Outcome::GatewayError;
+            assert_eq!(gateway, [4, 14].contains(&code), "{code}");
             assert_eq!(GrpcStatus.trailers(&told), Some(answered.outcome));
         }
         for nonsense in ["-1", "17", "x", "4294967296"] {

@@ -20,6 +20,7 @@ use crate::resilience::{Deadline, Ended, Limits, Pushback, Retry};
 use crate::stats::Outcome;
 use crate::strategy::{PickOptions, Tried};
 use crate::time::Timestamp;
+use crate::topology::Selector;
 
 /// A client, as far as a call has to know it.
 pub(super) trait Transport<X>: Sync {
@@ -78,18 +79,21 @@ pub(super) struct Overdue {
 }
 
 /// What a request tells of its call.
-#[derive(Clone, Copy)]
 pub(super) struct Asked {
     idempotent: bool,
     hash: Option<u64>,
+    subset: Option<Selector>,
 }
 
 impl Asked {
     pub(super) fn by(head: &RequestHead<'_>, settings: &CallSettings) -> Self {
         let key = settings.key.as_ref();
+        let told = head.extensions.get::<Selector>().cloned();
+        let subset = settings.subset.as_ref();
         Self {
             idempotent: head.method.is_idempotent(),
             hash: key.and_then(|key| key.hash_of(head)),
+            subset: told.or_else(|| subset?.of(head)),
         }
     }
 }
@@ -407,6 +411,9 @@ where
             let mut options = PickOptions::new().tried(tried);
             if let Some(hash) = self.asked.hash {
                 options = options.hash(hash);
+            }
+            if let Some(subset) = &self.asked.subset {
+                options = options.subset(subset);
             }
             let pick = match self.service.balancer.pick_with(&options) {
                 Err(_) if full => {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::http::RequestKey;
+use super::http::{RequestKey, RequestSubset};
 use super::{Classify, HttpStatus};
 use crate::endpoint::AddressPolicy;
 use crate::event::Observer;
@@ -36,6 +36,7 @@ pub struct CallSettings {
     pub(super) wait: Duration,
     pub(super) classify: Arc<dyn Classify>,
     pub(super) key: Option<RequestKey>,
+    pub(super) subset: Option<RequestSubset>,
     pub(super) addresses: Option<AddressPolicy>,
     pub(super) observer: Option<Arc<dyn Observer>>,
 }
@@ -106,6 +107,7 @@ impl Default for CallSettings {
             wait: Duration::from_secs(5),
             classify: Arc::new(HttpStatus),
             key: None,
+            subset: None,
             addresses: None,
             observer: None,
         }
@@ -173,6 +175,14 @@ macro_rules! setters {
         #[must_use]
         pub fn key(self, key: crate::client::http::RequestKey) -> Self {
             self.set(|settings| settings.key = Some(key))
+        }
+
+        /// Where the [subset](crate::PickOptions::subset) is found that a call
+        /// names; none if not set. A [`Selector`](crate::topology::Selector)
+        /// among a request's extensions goes before it.
+        #[must_use]
+        pub fn subset(self, subset: crate::client::http::RequestSubset) -> Self {
+            self.set(|settings| settings.subset = Some(subset))
         }
 
         /// Which addresses calls may go to, whatever a registry says.

@@ -88,6 +88,7 @@ fn name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Success => "success",
         Outcome::ServerError => "server_error",
+        Outcome::GatewayError => "gateway_error",
         Outcome::NotSent => "not_sent",
         Outcome::Interrupted => "interrupted",
         Outcome::TimedOut => "timed_out",

@@ -220,7 +220,7 @@ impl Retry {
             Outcome::NotSent => true,
             Outcome::Cancelled => false,
             Outcome::Interrupted | Outcome::TimedOut => repeatable,
-            Outcome::Success | Outcome::ServerError => {
+            Outcome::Success | Outcome::ServerError | Outcome::GatewayError => {
                 let grpc = ended.grpc.is_some_and(|code| self.has_grpc(code));
                 let status = ended.status.is_some_and(|code| self.statuses.has(code));
                 repeatable && (grpc || status)

@@ -13,6 +13,7 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) struct Accrual {
     all: Streak,
     answered: Streak,
+    gateway: Streak,
     local: Streak,
     trial: AtomicU32,
 }
@@ -25,6 +26,9 @@ pub struct Streaks {
     /// Answers that were errors of the endpoint; unanswered calls between them
     /// do not count.
     pub answered: u32,
+    /// Answers that were gateway errors. Any other answer ends the streak;
+    /// unanswered calls between them do not count.
+    pub gateway: u32,
     /// Calls without an answer: not sent, interrupted, timed out. Any answer
     /// ends the streak.
     pub local: u32,
@@ -33,27 +37,33 @@ pub struct Streaks {
 impl Accrual {
     /// Takes in a failed call, before which `succeeded` calls had succeeded.
     pub(crate) fn failed(&self, outcome: Outcome, succeeded: u64) -> Streaks {
-        let all = self.all.extend(succeeded);
-        let (answered, local) = if outcome.is_answer() {
+        // What this call made of each streak, and not what another has made of
+        // it since: somebody waits for the very number.
+        let mut streaks = self.streaks(succeeded);
+        streaks.all = self.all.extend(succeeded);
+        if outcome.is_answer() {
             self.local.end();
-            (self.answered.extend(succeeded), 0)
+            streaks.local = 0;
+            streaks.answered = self.answered.extend(succeeded);
         } else {
-            (
-                self.answered.so_far(succeeded),
-                self.local.extend(succeeded),
-            )
-        };
-        Streaks {
-            all,
-            answered,
-            local,
+            streaks.local = self.local.extend(succeeded);
         }
+        match outcome {
+            Outcome::GatewayError => streaks.gateway = self.gateway.extend(succeeded),
+            Outcome::ServerError => {
+                self.gateway.end();
+                streaks.gateway = 0;
+            }
+            _ => {}
+        }
+        streaks
     }
 
     pub(crate) fn streaks(&self, succeeded: u64) -> Streaks {
         Streaks {
             all: self.all.so_far(succeeded),
             answered: self.answered.so_far(succeeded),
+            gateway: self.gateway.so_far(succeeded),
             local: self.local.so_far(succeeded),
         }
     }
@@ -65,7 +75,7 @@ impl Accrual {
 
     /// Forgets the streaks: what was done about them is done.
     pub(crate) fn forgive(&self) {
-        for streak in [&self.all, &self.answered, &self.local] {
+        for streak in [&self.all, &self.answered, &self.gateway, &self.local] {
             streak.end();
         }
     }
@@ -189,6 +199,17 @@ mod tests {
         accrual.forgive();
         assert!(!accrual.is_suspect());
         assert_eq!(accrual.streaks(0), Streaks::default());
+    }
+
+    #[test]
+    fn gateway_errors_are_counted_among_answers_and_apart() {
+        let accrual = Accrual::default();
+        accrual.failed(Outcome::GatewayError, 0);
+        accrual.failed(Outcome::NotSent, 0);
+        let three = accrual.failed(Outcome::GatewayError, 0);
+        assert_eq!((three.all, three.answered, three.gateway), (3, 2, 2));
+        let four = accrual.failed(Outcome::ServerError, 0);
+        assert_eq!((four.all, four.answered, four.gateway), (4, 3, 0));
     }
 
     #[test]

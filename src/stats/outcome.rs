@@ -8,6 +8,10 @@ pub enum Outcome {
     Success,
     /// It was answered with an error of the endpoint, such as a status of 500.
     ServerError,
+    /// It was answered by what stands before the endpoint, or by the endpoint in
+    /// its stead, with a status of 502, 503 or 504, or gRPC's `UNAVAILABLE` or
+    /// `DEADLINE_EXCEEDED`: bad gateway, unavailable, timed out on the way.
+    GatewayError,
     /// It never left the client: no connection could be made. Safe to send
     /// elsewhere whatever the call does.
     NotSent,
@@ -25,7 +29,11 @@ impl Outcome {
     pub const fn is_failure(self) -> bool {
         match self {
             Self::Success | Self::Cancelled => false,
-            Self::ServerError | Self::NotSent | Self::Interrupted | Self::TimedOut => true,
+            Self::ServerError
+            | Self::GatewayError
+            | Self::NotSent
+            | Self::Interrupted
+            | Self::TimedOut => true,
         }
     }
 
@@ -38,6 +46,6 @@ impl Outcome {
 
     /// Whether the time it took is the time the endpoint needs for an answer.
     pub(crate) const fn is_answer(self) -> bool {
-        matches!(self, Self::Success | Self::ServerError)
+        matches!(self, Self::Success | Self::ServerError | Self::GatewayError)
     }
 }

@@ -3,6 +3,7 @@
 use super::Tried;
 use crate::rng::Rng;
 use crate::time::Timestamp;
+use crate::topology::Selector;
 use crate::view::{NodeIndex, View};
 
 /// What a pick is asked for beyond "any".
@@ -27,6 +28,7 @@ use crate::view::{NodeIndex, View};
 pub struct PickOptions<'a> {
     tried: &'a Tried,
     hash: Option<u64>,
+    subset: Option<&'a Selector>,
 }
 
 static NOTHING_TRIED: Tried = Tried::new();
@@ -36,6 +38,7 @@ impl PickOptions<'static> {
     pub const ANY: Self = Self {
         tried: &NOTHING_TRIED,
         hash: None,
+        subset: None,
     };
 }
 
@@ -56,6 +59,41 @@ impl<'a> PickOptions<'a> {
     pub const fn hash(mut self, hash: u64) -> Self {
         self.hash = Some(hash);
         self
+    }
+
+    /// One of those endpoints: a part of the balancer's
+    /// [split](crate::topology::Topology::split), by its selector. Where none of
+    /// them is well, the split's
+    /// [fallback](crate::topology::Topology::fallback) decides; a selector that
+    /// is no part of it falls back, too.
+    ///
+    /// ```
+    /// use waypost::topology::{Fallback, Selector, Topology};
+    /// use waypost::{Balancer, Endpoint, EndpointSet, PickOptions};
+    ///
+    /// # fn main() -> Result<(), waypost::Error> {
+    /// let (stable, canary) = (Selector::new("version", "v1"), Selector::new("version", "v2"));
+    /// let split = Topology::new().split([(stable, 1), (canary.clone(), 0)]).fallback(Fallback::None);
+    /// let (users, mut updater) = Balancer::builder("users").topology(split).manual()?;
+    /// updater.apply(EndpointSet::new([
+    ///     Endpoint::builder("10.0.0.1:80").metadata("version", "v1").build()?,
+    ///     Endpoint::builder("10.0.0.2:80").metadata("version", "v2").build()?,
+    /// ])?);
+    ///
+    /// assert_eq!(users.pick()?.address().as_str(), "10.0.0.1:80");
+    /// let pick = users.pick_with(&PickOptions::new().subset(&canary))?;
+    /// assert_eq!(pick.address().as_str(), "10.0.0.2:80");
+    /// # Ok(()) }
+    /// ```
+    pub const fn subset(mut self, subset: &'a Selector) -> Self {
+        self.subset = Some(subset);
+        self
+    }
+
+    /// The endpoints that the call names, if it does.
+    #[must_use]
+    pub const fn named_subset(&self) -> Option<&'a Selector> {
+        self.subset
     }
 
     /// Whether the call has tried nothing yet.
@@ -139,6 +177,14 @@ impl<'a> PickContext<'a> {
     #[inline]
     pub fn hash(&self) -> Option<u64> {
         self.options.hash
+    }
+
+    /// The endpoints that the call names, if it does: the balancer heeds it, and
+    /// hands a strategy only those.
+    #[must_use]
+    #[inline]
+    pub fn subset(&self) -> Option<&'a Selector> {
+        self.options.subset
     }
 
     /// Whether the call may go to that node: it exists, and was not tried.

@@ -58,7 +58,8 @@ pub struct Topology {
     subsetting: Option<Subsetting>,
 }
 
-/// Where calls go when no endpoint of the [split](Topology::split) is well.
+/// Where calls go when no endpoint of the [split](Topology::split) is well, or
+/// none of the part that they name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fallback {
@@ -67,7 +68,8 @@ pub enum Fallback {
     Any,
     /// Nowhere: the pick fails.
     None,
-    /// To these.
+    /// To these; a call that names a part of the split, to the part of this
+    /// selector.
     To(Selector),
 }
 
@@ -152,12 +154,16 @@ impl Topology {
     /// Splits calls among endpoints by weight. An endpoint belongs to the first
     /// part that it matches; the share of a part of which none is well goes to
     /// the others.
+    ///
+    /// A call may [name](crate::PickOptions::subset) the part that it goes to. A
+    /// part of weight 0 gets those calls alone.
     pub fn split(mut self, parts: impl IntoIterator<Item = (Selector, u32)>) -> Self {
         self.split = parts.into_iter().collect();
         self
     }
 
-    /// Where calls go when no endpoint of the split is well.
+    /// Where calls go when no endpoint of the split is well, or none of the part
+    /// that they name.
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = fallback;
         self
@@ -167,6 +173,16 @@ impl Topology {
     pub fn subsetting(mut self, subsetting: Subsetting) -> Self {
         self.subsetting = Some(subsetting);
         self
+    }
+
+    /// The selectors of the split's parts.
+    pub(crate) fn part_selectors(&self) -> impl Iterator<Item = &Selector> {
+        self.split.iter().map(|(selector, _)| selector)
+    }
+
+    /// What [`fallback`](Self::fallback) was set to.
+    pub(crate) fn falls_back(&self) -> &Fallback {
+        &self.fallback
     }
 
     /// Whether endpoints that are all well, of one priority, are one group.

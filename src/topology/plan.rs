@@ -26,6 +26,10 @@ pub struct Group {
     pub members: Vec<u32>,
     /// The share of all calls that it gets, of 1.
     pub share: f64,
+    /// The share, of 1, of the calls that name its part.
+    pub share_of_part: f64,
+    /// Whether only calls that name its part go to it.
+    pub only_named: bool,
     /// Its priority.
     pub priority: u32,
     /// Its zone, where zones are looked at.
@@ -60,12 +64,13 @@ impl Topology {
             subset: subset.as_deref(),
         };
         let mut groups = Vec::new();
-        for (part, share, members) in self.parts(candidates, all) {
+        for part in self.parts(candidates, all) {
             let first = groups.len();
-            planning.levels(&members, &mut groups);
+            planning.levels(&part.members, &mut groups);
             for group in &mut groups[first..] {
-                group.part = part;
-                group.share *= share;
+                group.part = part.number;
+                group.share *= part.share;
+                group.only_named = part.only_named;
             }
         }
         Plan { groups, subset }
@@ -85,47 +90,88 @@ impl Topology {
         useful.then_some(shares)
     }
 
-    /// The parts of the split, with the share of each.
-    fn parts(
-        &self,
-        candidates: &[Candidate<'_>],
-        all: Vec<u32>,
-    ) -> Vec<(Option<usize>, f64, Vec<u32>)> {
+    /// The parts of the split.
+    fn parts(&self, candidates: &[Candidate<'_>], all: Vec<u32>) -> Vec<Part> {
         if self.split.is_empty() {
-            return vec![(None, 1.0, all)];
+            return vec![Part::rest(1.0, all)];
         }
         let endpoint = |at: u32| candidates[at as usize].endpoint;
-        let mut parts = vec![Vec::new(); self.split.len()];
+        let mut members = vec![Vec::new(); self.split.len()];
         for &at in &all {
             let mut split = self.split.iter();
             if let Some(part) = split.position(|(selector, _)| selector.matches(endpoint(at))) {
-                parts[part].push(at);
+                members[part].push(at);
             }
         }
-        let healthy = |members: &[u32]| members.iter().any(|&at| candidates[at as usize].healthy);
-        let weight = |part: usize| {
-            let well = healthy(&parts[part]);
-            f64::from(self.split[part].1) * f64::from(u8::from(well))
+        let well = |members: &[u32]| {
+            let well = members
+                .iter()
+                .filter(|&&at| candidates[at as usize].healthy);
+            well.count() as f64
         };
-        let total: f64 = (0..parts.len()).map(weight).sum();
+        let split = self.split.iter().zip(members).enumerate();
+        let mut parts: Vec<Part> = split
+            .map(|(number, (&(_, weight), members))| Part {
+                number: Some(number),
+                share: f64::from(weight) * well(&members).min(1.0),
+                only_named: weight == 0,
+                members,
+            })
+            .collect();
+        let total: f64 = parts.iter().map(|part| part.share).sum();
         if total > 0.0 {
-            let shares: Vec<f64> = (0..parts.len()).map(|part| weight(part) / total).collect();
-            let parts = parts.into_iter().zip(shares).enumerate();
-            let mut parts: Vec<_> = parts
-                .map(|(part, (members, share))| (Some(part), share, members))
-                .collect();
+            parts.iter_mut().for_each(|part| part.share /= total);
             // Those that carry most are fallen back on first.
-            parts.sort_by(|a, b| b.1.total_cmp(&a.1));
+            parts.sort_by(|a, b| b.share.total_cmp(&a.share));
             return parts;
         }
-        match &self.fallback {
-            Fallback::Any => vec![(None, 1.0, all)],
-            Fallback::None => Vec::new(),
+        // Only calls that name a part find one; the others fall back.
+        parts.retain(|part| part.only_named && well(&part.members) > 0.0);
+        let mut others = match &self.fallback {
+            Fallback::Any => all,
+            Fallback::None => return parts,
             Fallback::To(selector) => {
-                let mut members = all;
-                members.retain(|&at| selector.matches(endpoint(at)));
-                vec![(None, 1.0, members)]
+                let mut others = all;
+                others.retain(|&at| selector.matches(endpoint(at)));
+                others
             }
+        };
+        let whole = well(&others).max(1.0);
+        for part in &mut parts {
+            if part
+                .members
+                .iter()
+                .all(|at| others.binary_search(at).is_ok())
+            {
+                part.share = well(&part.members) / whole;
+                part.only_named = false;
+                others.retain(|at| part.members.binary_search(at).is_err());
+            } else {
+                part.members.retain(|at| others.binary_search(at).is_err());
+            }
+        }
+        let used: f64 = parts.iter().map(|part| part.share).sum();
+        parts.insert(0, Part::rest(1.0 - used, others));
+        parts
+    }
+}
+
+/// A part of the split, or those that are used in its stead.
+struct Part {
+    number: Option<usize>,
+    share: f64,
+    only_named: bool,
+    /// Ascending.
+    members: Vec<u32>,
+}
+
+impl Part {
+    fn rest(share: f64, members: Vec<u32>) -> Self {
+        Self {
+            number: None,
+            share,
+            only_named: false,
+            members,
         }
     }
 }
@@ -170,6 +216,8 @@ impl Planning<'_> {
             let level = Group {
                 members: usable,
                 share: load,
+                share_of_part: load,
+                only_named: false,
                 priority,
                 zone: None,
                 part: None,
@@ -214,6 +262,7 @@ impl Planning<'_> {
                 .map(|((zone, members), share)| Group {
                     members,
                     share: level.share * share,
+                    share_of_part: level.share * share,
                     zone: Some(Arc::from(zone)),
                     ..level.clone()
                 }),

@@ -41,6 +41,7 @@ mod pinned;
 mod replay;
 mod route;
 mod service;
+mod subset;
 
 pub use body::Tracked;
 pub use key::{RequestHead, RequestKey, SourceAddr};
@@ -50,6 +51,7 @@ pub use replay::{
 };
 pub use route::{Factory, Rewrite, Route};
 pub use service::{Balance, BalanceLayer, Balanced};
+pub use subset::RequestSubset;
 
 /// What a balanced service fails with: a [`crate::Error`] when no endpoint
 /// could be picked, else the wrapped client's own error.

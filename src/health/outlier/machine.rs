@@ -25,7 +25,7 @@ use crate::time::Timestamp;
 /// # fn main() -> Result<(), waypost::Error> {
 /// let view = View::standalone([Endpoint::at("10.0.0.1:80")?, Endpoint::at("10.0.0.2:80")?]);
 /// let keys = [view.node(0).key(), view.node(1).key()];
-/// let five = Streaks { all: 5, answered: 5, local: 0 };
+/// let five = Streaks { all: 5, answered: 5, ..Streaks::default() };
 /// let seen = [Observation::new(keys[0]).streaks(five), Observation::new(keys[1])];
 ///
 /// let now = Timestamp::default();
@@ -84,6 +84,8 @@ pub enum Cause {
     Failures(u32),
     /// So many answers in a row were errors.
     Errors(u32),
+    /// So many answers in a row were gateway errors.
+    GatewayErrors(u32),
     /// So many calls in a row got no answer.
     Unanswered(u32),
     /// So many percent of its calls succeeded, fewer than the others' did.
@@ -101,6 +103,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Failures(n) => write!(f, "{n} failures in a row"),
             Self::Errors(n) => write!(f, "{n} errors in a row"),
+            Self::GatewayErrors(n) => write!(f, "{n} gateway errors in a row"),
             Self::Unanswered(n) => write!(f, "{n} calls in a row without an answer"),
             Self::SuccessRate(rate) => write!(f, "a success rate of {rate:.1} %"),
             Self::FailurePercentage(rate) => write!(f, "{rate:.1} % failures"),

@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | consecutive failures | that many calls in a row failed in whatever way | 5 |
 //! | consecutive errors | that many answers in a row were errors | off |
+//! | consecutive gateway errors | that many answers in a row were 502, 503 or 504 | off |
 //! | consecutive unanswered | that many in a row got no answer | 5 |
 //! | success rate | below mean − 1.9 standard deviations, of 5 endpoints with 100 calls | on |
 //! | failure percentage | at least that share of its calls failed | off |
@@ -38,6 +39,7 @@ use crate::stats::Streaks;
 pub struct OutlierEjection {
     pub(crate) consecutive_failures: Option<u32>,
     pub(crate) consecutive_errors: Option<u32>,
+    pub(crate) consecutive_gateway_errors: Option<u32>,
     pub(crate) consecutive_unanswered: Option<u32>,
     pub(crate) success_rate: Option<f64>,
     pub(crate) failure_percentage: Option<u32>,
@@ -74,6 +76,7 @@ impl OutlierEjection {
         Self {
             consecutive_failures: None,
             consecutive_errors: None,
+            consecutive_gateway_errors: None,
             consecutive_unanswered: Some(5),
             success_rate: None,
             failure_percentage: None,
@@ -99,6 +102,14 @@ impl OutlierEjection {
     /// left aside; 0 turns it off.
     pub fn consecutive_errors(mut self, errors: u32) -> Self {
         self.consecutive_errors = Some(errors).filter(|&errors| errors > 0);
+        self
+    }
+
+    /// Ejects after so many answers in a row that were [gateway
+    /// errors](crate::Outcome::GatewayError), whatever is done about other
+    /// errors; 0 turns it off.
+    pub fn consecutive_gateway_errors(mut self, errors: u32) -> Self {
+        self.consecutive_gateway_errors = Some(errors).filter(|&errors| errors > 0);
         self
     }
 
@@ -186,10 +197,12 @@ impl OutlierEjection {
     pub(crate) fn verdict(&self, streaks: Streaks) -> Option<Cause> {
         let reached = |limit: Option<u32>, streak: u32| limit.filter(|&limit| streak >= limit);
         let answered = reached(self.consecutive_errors, streaks.answered);
+        let gateway = reached(self.consecutive_gateway_errors, streaks.gateway);
         let local = reached(self.consecutive_unanswered, streaks.local);
         let all = reached(self.consecutive_failures, streaks.all);
         local
             .map(|_| Cause::Unanswered(streaks.local))
+            .or(gateway.map(|_| Cause::GatewayErrors(streaks.gateway)))
             .or(answered.map(|_| Cause::Errors(streaks.answered)))
             .or(all.map(|_| Cause::Failures(streaks.all)))
     }
@@ -203,6 +216,7 @@ impl OutlierEjection {
         };
         hit(self.consecutive_failures, streaks.all)
             || hit(self.consecutive_errors, streaks.answered)
+            || hit(self.consecutive_gateway_errors, streaks.gateway)
             || hit(self.consecutive_unanswered, streaks.local)
     }
 
