@@ -31,7 +31,7 @@ fn set(v2: Status) -> EndpointSet {
         let is_new = i >= 9;
         Endpoint::builder(format!("10.0.0.{i}:80"))
             .metadata("version", if is_new { "v2" } else { "v1" })
-            .zone(if i % 2 == 0 { "even" } else { "odd" })
+            .zone(if i.is_multiple_of(2) { "even" } else { "odd" })
             .status(if is_new { v2 } else { Status::Up })
             .build()
             .unwrap()
@@ -184,7 +184,7 @@ async fn a_header_names_the_version_on_real_servers() {
             let name = http::HeaderName::from_static(name);
             (name, value.parse().unwrap())
         });
-        request.headers_mut().extend(HeaderMap::from_iter(headers));
+        request.headers_mut().extend(headers.collect::<HeaderMap>());
         request
             .extensions_mut()
             .extend(named.map(extension).unwrap_or_default());

@@ -120,7 +120,9 @@ impl Topology {
             .collect();
         let total: f64 = parts.iter().map(|part| part.share).sum();
         if total > 0.0 {
-            parts.iter_mut().for_each(|part| part.share /= total);
+            for part in &mut parts {
+                part.share /= total;
+            }
             // Those that carry most are fallen back on first.
             parts.sort_by(|a, b| b.share.total_cmp(&a.share));
             return parts;

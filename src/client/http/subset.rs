@@ -54,7 +54,7 @@ impl RequestSubset {
     /// These and those: of a request that has both headers, the endpoints that
     /// agree with both.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub fn and(&self, other: &Self) -> Self {
         let keys = self.keys.iter().chain(&*other.keys);
         Self {
             keys: keys.cloned().collect(),
