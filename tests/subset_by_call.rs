@@ -190,7 +190,7 @@ async fn a_header_names_the_version_on_real_servers() {
             .extend(named.map(extension).unwrap_or_default());
         let answer = client.clone().oneshot(request).await.unwrap();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        told(&String::from_utf8(body.to_vec()).unwrap(), "name").to_owned()
+        told(std::str::from_utf8(&body).unwrap(), "name").to_owned()
     };
     for _ in 0..10 {
         assert_eq!(reached(&[], None).await, "v1");
