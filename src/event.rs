@@ -91,6 +91,8 @@ pub enum Event {
     CheckFailed {
         /// Which one.
         endpoint: EndpointId,
+        /// What the probe that decided it found.
+        reason: String,
     },
     /// It passes its health check again.
     CheckPassed {

@@ -19,7 +19,7 @@ use waypost::client::http::BalanceLayer;
 use waypost::event::Observer;
 use waypost::observe::{Metered, Report, Traced, dashboard};
 use waypost::resilience::Retry;
-use waypost::{Balancer, Endpoint, EndpointSet};
+use waypost::{Balancer, Endpoint, EndpointSet, Outcome};
 
 /// Two calls, one of which meets a dead endpoint first.
 async fn two_calls(observer: impl Observer) -> Balancer {
@@ -124,7 +124,7 @@ fn a_report_says_why_an_endpoint_takes_no_calls() {
     ];
     let endpoints = endpoints.map(|endpoint| endpoint.expect("well-formed"));
     updater.apply(EndpointSet::new(endpoints).expect("ids differ"));
-    let _pick = balancer.pick().expect("there is one");
+    let held = balancer.pick().expect("there is one");
     let report = Report::of(&balancer);
     assert_eq!(
         (report.discovery, report.eligible, report.in_flight),
@@ -135,11 +135,34 @@ fn a_report_says_why_an_endpoint_takes_no_calls() {
             .endpoints
             .iter()
             .find(|one| one.id == id)
-            .map(|one| one.why)
+            .map(|one| one.why.as_str())
     };
-    assert_eq!(why("a"), Some("takes calls"));
-    assert_eq!(why("b"), Some("has weight 0"));
+    assert_eq!(why("a"), Some("100.0 % of the calls"));
+    assert_eq!(why("b"), Some("no calls, its weight is 0"));
     assert!(why("c").is_some_and(|why| why.contains("draining")));
+
+    // What calls have told of it, too.
+    drop(held);
+    let two = [at("a", 1), at("b", 2)].map(|it| it.build().expect("well-formed"));
+    updater.apply(EndpointSet::new(two).expect("ids differ"));
+    for _ in 0..100 {
+        let pick = balancer.pick().expect("there is one");
+        let is_ill = pick.id().as_str() == "a";
+        pick.finish(if is_ill {
+            Outcome::NotSent
+        } else {
+            Outcome::Success
+        });
+        updater.look();
+    }
+    let report = Report::of(&balancer);
+    let why: Vec<_> = report
+        .endpoints
+        .iter()
+        .map(|one| one.why.as_str())
+        .collect();
+    assert!(why[0].contains("without an answer"), "{why:?}");
+    assert_eq!((report.eligible, why[1]), (1, "100.0 % of the calls"));
 }
 
 #[tokio::test]

@@ -246,7 +246,7 @@ async fn a_stuck_probe_delays_no_other_and_probes_are_shared() {
                 let endpoints = balancer.explain().endpoints;
                 endpoints
                     .into_iter()
-                    .any(|v| v.id == id && v.why == Why::CheckFailed)
+                    .any(|v| v.id == id && matches!(v.why, Why::CheckFailed { .. }))
             };
             while !verdict(&balancer) {
                 let event = tokio::time::timeout(Duration::from_secs(30), events.next()).await;

@@ -189,6 +189,13 @@ fn what_cannot_be_is_refused_by_name() {
             },
             "fleet.service",
         ),
+        (
+            Fleet {
+                seconds: 8.0,
+                ..Fleet::default()
+            },
+            "fleet.warm_up_seconds",
+        ),
     ];
     for (fleet, field) in cases {
         let error = run(&fleet, &Rule::Shortest, 1).expect_err("it cannot be");

@@ -74,7 +74,10 @@ pub enum Why {
     /// It gets a growing share.
     Ramping,
     /// It is ill, and gets calls because so many are that it is not believed.
-    Panic,
+    Panic {
+        /// What speaks against it.
+        ill: Box<Why>,
+    },
     /// It gets calls when those that share them have been tried.
     Spare,
     /// It gets the calls that name its part of the split.
@@ -86,7 +89,10 @@ pub enum Why {
     /// Its weight is 0.
     Weightless,
     /// It fails its health check.
-    CheckFailed,
+    CheckFailed {
+        /// What the probe that decided it found.
+        reason: String,
+    },
     /// Calls to it failed.
     Ejected {
         /// How long it still is.
@@ -140,7 +146,7 @@ fn verdict(
     let fact = state
         .facts
         .as_ref()
-        .map_or(Fact::WELL, |facts| facts[position]);
+        .map_or(Fact::WELL, |facts| facts[position].clone());
     let place = state.place_of(position);
     let group = groups.at(place);
     let rank = group.and_then(|(_, group)| group.rank.as_ref());
@@ -155,7 +161,7 @@ fn verdict(
     let out = why_not(core, endpoint, &fact);
     let why = match (group, out) {
         (None, out) => out.unwrap_or(Why::NotInSubset),
-        (Some(_), Some(_)) if panic => Why::Panic,
+        (Some(_), Some(ill)) if panic => Why::Panic { ill: Box::new(ill) },
         (Some(_), _) if rank.is_some_and(|rank| rank.only_named) => Why::Named,
         (Some(_), _) if group_share <= 0.0 => Why::Spare,
         (Some(_), _) if fact.factor < 1.0 => Why::Ramping,
@@ -184,8 +190,10 @@ fn why_not(core: &Core, endpoint: &Endpoint, fact: &Fact) -> Option<Why> {
     if endpoint.weight() == 0 {
         return Some(Why::Weightless);
     }
-    if fact.failing {
-        return Some(Why::CheckFailed);
+    if let Some(reason) = &fact.failing {
+        return Some(Why::CheckFailed {
+            reason: reason.as_ref().to_owned(),
+        });
     }
     match fact.standing {
         Standing::Admitted => None,
@@ -199,10 +207,7 @@ fn why_not(core: &Core, endpoint: &Endpoint, fact: &Fact) -> Option<Why> {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let picked = |verdict: &&Verdict| {
-            verdict.share > 0.0 || [Why::Spare, Why::Named].contains(&verdict.why)
-        };
-        let eligible = self.endpoints.iter().filter(picked).count();
+        let eligible = self.endpoints.iter().filter(|it| it.is_picked()).count();
         let (service, known) = (&self.service, self.endpoints.len());
         writeln!(
             f,
@@ -216,34 +221,69 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.id)?;
-        let percent = self.share * 100.0;
-        match &self.why {
+        write!(f, "{}: {}", self.id, self.reason())
+    }
+}
+
+struct Reason<'a>(&'a Verdict);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = self.0;
+        let percent = verdict.share * 100.0;
+        match &verdict.why {
             Why::Picked => write!(f, "{percent:.1} % of the calls"),
             Why::Ramping => write!(
                 f,
                 "{percent:.1} % of the calls, ramping up with a weight of {:.2} of {}",
-                self.effective_weight, self.weight
+                verdict.effective_weight, verdict.weight
             ),
-            Why::Panic => write!(
-                f,
-                "{percent:.1} % of the calls, ill, but so are too many of priority {}",
-                self.priority
-            ),
+            Why::Panic { ill } => {
+                write!(f, "{percent:.1} % of the calls, though ")?;
+                verdict.object(ill, f)?;
+                let priority = verdict.priority;
+                write!(f, ": too many of priority {priority} are ill")
+            }
             Why::Spare => write!(
                 f,
                 "no calls while the others take them, priority {}",
-                self.priority
+                verdict.priority
             ),
             Why::Named => f.write_str("the calls that name its part of the split"),
             Why::OnTrial => f.write_str("one trial call, which decides"),
-            Why::Status => write!(f, "no calls, it is {}", self.status),
-            Why::Weightless => f.write_str("no calls, its weight is 0"),
-            Why::CheckFailed => f.write_str("no calls, it fails its health check"),
-            Why::Ejected { remaining, cause } => {
-                write!(f, "no calls for {:.1} s: {cause}", remaining.as_secs_f64())
+            objection => {
+                f.write_str("no calls, ")?;
+                verdict.object(objection, f)
             }
-            Why::NotInSubset => f.write_str("no calls, it is not in this client's subset"),
+        }
+    }
+}
+
+impl Verdict {
+    /// The verdict in words, without the endpoint it is on.
+    #[must_use]
+    pub fn reason(&self) -> impl fmt::Display {
+        Reason(self)
+    }
+
+    /// Whether calls go to it, or would if those that go first had been tried.
+    #[must_use]
+    pub fn is_picked(&self) -> bool {
+        self.share > 0.0 || matches!(self.why, Why::Spare | Why::Named)
+    }
+
+    /// What speaks against it.
+    fn object(&self, why: &Why, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match why {
+            Why::Status => write!(f, "it is {}", self.status),
+            Why::Weightless => f.write_str("its weight is 0"),
+            Why::CheckFailed { reason } => write!(f, "it fails its health check ({reason})"),
+            Why::OnTrial => f.write_str("its trial call is awaited"),
+            Why::Ejected { remaining, cause } => {
+                let seconds = remaining.as_secs_f64();
+                write!(f, "it is ejected for {seconds:.1} s ({cause})")
+            }
+            _ => f.write_str("it is not in this client's subset"),
         }
     }
 }

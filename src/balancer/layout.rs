@@ -11,10 +11,11 @@ use crate::health::outlier::Standing;
 use crate::topology::{Candidate, Group, Topology};
 
 /// What keeps an endpoint from its calls, or from its full share of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fact {
     pub(super) standing: Standing,
-    pub(super) failing: bool,
+    /// Why it fails its check, if it does.
+    pub(super) failing: Option<Arc<str>>,
     /// The share of its weight that it has, from a ramp or a subset.
     pub(super) factor: f64,
     pub(super) in_subset: bool,
@@ -23,13 +24,13 @@ pub(super) struct Fact {
 impl Fact {
     pub(super) const WELL: Self = Self {
         standing: Standing::Admitted,
-        failing: false,
+        failing: None,
         factor: 1.0,
         in_subset: true,
     };
 
     pub(super) fn is_healthy(&self) -> bool {
-        self.standing == Standing::Admitted && !self.failing
+        self.standing == Standing::Admitted && self.failing.is_none()
     }
 }
 
@@ -93,7 +94,7 @@ pub(super) fn lay_out(draft: &Draft, topology: &Topology, facts: &mut [Fact]) ->
         let fact = &facts[at as usize];
         let endpoint = &set.endpoints()[at as usize];
         // The registry and a failed check go before a trial.
-        endpoint.takes_calls() && !fact.failing && fact.standing == Standing::OnTrial
+        endpoint.takes_calls() && fact.failing.is_none() && fact.standing == Standing::OnTrial
     });
     Layout {
         trials: trials.map(|(_, place)| place).collect(),
@@ -171,8 +172,8 @@ fn counts(draft: &Draft, facts: &[Fact], rest: &[u32], eligible: usize) -> Count
     for &at in rest {
         let fact = &facts[at as usize];
         if draft.set.endpoints()[at as usize].takes_calls() {
-            counts.failing += usize::from(fact.failing);
-            let ejected = !fact.failing && fact.standing != Standing::Admitted;
+            counts.failing += usize::from(fact.failing.is_some());
+            let ejected = fact.failing.is_none() && fact.standing != Standing::Admitted;
             counts.ejected += usize::from(ejected);
         }
     }

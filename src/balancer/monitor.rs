@@ -1,6 +1,8 @@
 //! What calls and probes tell of the endpoints, gathered from time to time.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::layout::Fact;
@@ -18,8 +20,8 @@ pub(super) struct Monitor {
     ejector: Option<(Ejector, OutlierEjection)>,
     slow_start: Option<SlowStart>,
     checks: Option<Watched>,
-    /// Those that fail their check.
-    failing: HashSet<NodeKey>,
+    /// Those that fail their check, and why.
+    failing: HashMap<NodeKey, Arc<str>>,
     /// Where slow start is on: since when each endpoint has nothing against it;
     /// none for those of the first set, which were there before.
     admitted: HashMap<NodeKey, Option<Timestamp>>,
@@ -40,7 +42,7 @@ impl Monitor {
             ejector: ejection.map(|settings| (Ejector::new(settings.clone(), now), settings)),
             slow_start,
             checks,
-            failing: HashSet::new(),
+            failing: HashMap::new(),
             admitted: HashMap::new(),
             ramping: false,
             begun: false,
@@ -50,9 +52,9 @@ impl Monitor {
     }
 
     /// Probes the endpoints of `set`, and no others.
-    pub(super) fn follow(&mut self, set: &EndpointSet) {
+    pub(super) fn follow(&mut self, set: &EndpointSet, stats: &[EndpointStats]) {
         if let Some(checks) = &mut self.checks {
-            checks.follow(set);
+            checks.follow(set, stats);
         }
     }
 
@@ -143,15 +145,17 @@ impl Monitor {
         };
         for (endpoint, stats) in set.iter().zip(stats) {
             let id = endpoint.id();
-            if checks.fails(id) {
-                if self.failing.insert(stats.key()) {
+            if let Some(reason) = checks.fails(id) {
+                if let Entry::Vacant(entry) = self.failing.entry(stats.key()) {
+                    entry.insert(Arc::clone(&reason));
                     events.push(Event::CheckFailed {
                         endpoint: id.clone(),
+                        reason: reason.as_ref().to_owned(),
                     });
                 }
                 continue;
             }
-            if self.failing.remove(&stats.key()) {
+            if self.failing.remove(&stats.key()).is_some() {
                 events.push(Event::CheckPassed {
                     endpoint: id.clone(),
                 });
@@ -219,7 +223,7 @@ impl Monitor {
             .iter()
             .map(|stats| Fact {
                 standing: ejector.map_or(Standing::Admitted, |(e, _)| e.standing(stats.key())),
-                failing: failing.contains(&stats.key()),
+                failing: failing.get(&stats.key()).cloned(),
                 ..Fact::WELL
             })
             .collect();

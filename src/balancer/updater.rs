@@ -128,8 +128,8 @@ impl Updater {
     }
 
     fn change(&mut self, set: EndpointSet, now: Timestamp) {
-        self.monitor.follow(&set);
         let draft = self.draft(set, now);
+        self.monitor.follow(&draft.set, &draft.roster.stats);
         let mut events = Vec::new();
         self.facts = self
             .monitor

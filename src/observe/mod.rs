@@ -20,7 +20,7 @@
 //! updater.apply(EndpointSet::new([Endpoint::at("10.0.0.1:80")?])?);
 //! let report = Report::of(&users);
 //! assert_eq!(report.endpoints[0].address, "10.0.0.1:80");
-//! assert_eq!(report.endpoints[0].why, "takes calls");
+//! assert_eq!(report.endpoints[0].why, "100.0 % of the calls");
 //! # Ok(()) }
 //! ```
 

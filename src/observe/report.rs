@@ -1,9 +1,11 @@
 //! Everything about a balancer at one moment.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
-use crate::balancer::Balancer;
-use crate::endpoint::{Endpoint, Status};
+use crate::balancer::{Balancer, Verdict};
+use crate::endpoint::Status;
 use crate::event::Discovery;
 use crate::view::Node;
 
@@ -17,11 +19,11 @@ pub struct Report {
     pub discovery: &'static str,
     /// The registry's last error, if its last word was one.
     pub error: Option<String>,
-    /// Endpoints that take calls.
+    /// Endpoints that may be picked.
     pub eligible: usize,
     /// Calls in flight at all of them.
     pub in_flight: u32,
-    /// The endpoints: first those that are picked from.
+    /// The endpoints, in the order of their ids.
     pub endpoints: Vec<EndpointReport>,
 }
 
@@ -51,10 +53,12 @@ pub struct EndpointReport {
     pub failed: u64,
     /// Calls that were given up.
     pub cancelled: u64,
-    /// Whether it takes calls.
-    pub takes_calls: bool,
-    /// Why it does, or does not.
-    pub why: &'static str,
+    /// Its share of the calls, of 1, as far as weights decide.
+    pub share: f64,
+    /// Whether calls go to it, or would if those that go first had been tried.
+    pub is_picked: bool,
+    /// Why they do, or do not, as [`Balancer::explain`] has it.
+    pub why: String,
 }
 
 impl Report {
@@ -62,7 +66,18 @@ impl Report {
     #[must_use]
     pub fn of(balancer: &Balancer) -> Self {
         let discovery = balancer.discovery();
-        let endpoints: Vec<_> = balancer.nodes().iter().map(EndpointReport::of).collect();
+        let nodes = balancer.nodes();
+        let nodes: HashMap<&str, &Node> = nodes
+            .iter()
+            .map(|node| (node.endpoint().id().as_str(), node))
+            .collect();
+        let verdicts = balancer.explain().endpoints;
+        // The set may have changed between the two.
+        let endpoints = verdicts.iter().filter_map(|verdict| {
+            let node = nodes.get(verdict.id.as_str())?;
+            Some(EndpointReport::of(node, verdict))
+        });
+        let endpoints: Vec<_> = endpoints.collect();
         Self {
             service: balancer.service().to_string(),
             discovery: match &discovery {
@@ -71,7 +86,7 @@ impl Report {
                 Discovery::Stale { .. } => "stale",
             },
             error: discovery.error().map(ToString::to_string),
-            eligible: endpoints.iter().filter(|one| one.takes_calls).count(),
+            eligible: endpoints.iter().filter(|one| one.is_picked).count(),
             in_flight: endpoints.iter().map(|one| one.in_flight).sum(),
             endpoints,
         }
@@ -79,7 +94,7 @@ impl Report {
 }
 
 impl EndpointReport {
-    fn of(node: &Node) -> Self {
+    fn of(node: &Node, verdict: &Verdict) -> Self {
         let (endpoint, stats) = (node.endpoint(), node.stats());
         let totals = stats.totals();
         Self {
@@ -94,18 +109,9 @@ impl EndpointReport {
             succeeded: totals.succeeded,
             failed: totals.failed,
             cancelled: totals.cancelled,
-            takes_calls: endpoint.takes_calls(),
-            why: why(endpoint),
+            share: verdict.share,
+            is_picked: verdict.is_picked(),
+            why: verdict.reason().to_string(),
         }
-    }
-}
-
-fn why(endpoint: &Endpoint) -> &'static str {
-    match endpoint.status() {
-        Status::Draining => "is draining: finishes what it has",
-        Status::Down => "is down",
-        Status::Starting => "is starting: not ready yet",
-        Status::Up if endpoint.weight() == 0 => "has weight 0",
-        Status::Up => "takes calls",
     }
 }

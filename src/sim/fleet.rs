@@ -232,6 +232,13 @@ impl Fleet {
                 return Err(Error::invalid(field, value, reason));
             }
         }
+        if self.warm_up_seconds >= self.seconds {
+            let (field, reason) = (
+                "fleet.warm_up_seconds",
+                "it must end before the simulation does",
+            );
+            return Err(Error::invalid(field, self.warm_up_seconds, reason));
+        }
         match self.service.objection() {
             Some(rule) => Err(Error::invalid(
                 "fleet.service",

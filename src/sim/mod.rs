@@ -15,7 +15,8 @@
 //! use waypost::strategy::P2c;
 //!
 //! # fn main() -> Result<(), waypost::Error> {
-//! let fleet = Fleet { clients: 3, servers: 5, seconds: 2.0, ..Fleet::default() };
+//! let fleet =
+//!     Fleet { clients: 3, servers: 5, seconds: 2.0, warm_up_seconds: 0.5, ..Fleet::default() };
 //! let p2c = run(&fleet, &Rule::of(P2c::new()), 1)?;
 //! assert!(p2c.p99_ms > p2c.mean_ms);
 //! # Ok(()) }

@@ -4,9 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::probe::Connection;
-use super::{Answer, HttpProbe};
-use crate::endpoint::Endpoint;
+use super::HttpProbe;
+use super::probe::{Connection, Said};
 
 /// As much of a head as is read; what is longer is no health page.
 const HEAD: usize = 16 * 1024;
@@ -16,11 +15,11 @@ const BODY: usize = 1_024;
 
 pub(super) async fn ask(
     probe: &HttpProbe,
-    endpoint: &Endpoint,
+    host: &str,
     mut connection: Box<dyn Connection>,
-) -> io::Result<Answer> {
+) -> io::Result<Said> {
     connection
-        .write_all(request(probe, endpoint).as_bytes())
+        .write_all(request(probe, host).as_bytes())
         .await?;
     let mut received = Vec::new();
     let mut chunk = [0; 2_048];
@@ -49,9 +48,7 @@ pub(super) async fn ask(
     judge(probe, &received)
 }
 
-fn request(probe: &HttpProbe, endpoint: &Endpoint) -> String {
-    let own = endpoint.authority().unwrap_or(endpoint.address().as_str());
-    let host = probe.host.as_deref().unwrap_or(own);
+fn request(probe: &HttpProbe, host: &str) -> String {
     let path = &probe.path;
     let mut request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     for (name, value) in &probe.headers {
@@ -74,7 +71,7 @@ fn holds(probe: &HttpProbe, body: &[u8]) -> bool {
     text.is_empty() || body.windows(text.len()).any(|window| window == text)
 }
 
-fn judge(probe: &HttpProbe, received: &[u8]) -> io::Result<Answer> {
+fn judge(probe: &HttpProbe, received: &[u8]) -> io::Result<Said> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP/1 response");
     let end = head_of(received).ok_or_else(broken)?;
     let head = String::from_utf8_lossy(&received[..end]);
@@ -89,11 +86,14 @@ fn judge(probe: &HttpProbe, received: &[u8]) -> io::Result<Answer> {
     let mut names = names.map(|(name, _)| name.trim());
     let told_to_leave =
         names.any(|name| name.eq_ignore_ascii_case("x-envoy-immediate-health-check-fail"));
-    let well = probe.statuses.contains(&status) && holds(probe, &received[end..]);
-    Ok(if well && !told_to_leave {
-        Answer::Pass
+    Ok(if !probe.statuses.contains(&status) {
+        Err(format!("it answered with status {status}"))
+    } else if told_to_leave {
+        Err("it says itself that it fails".into())
+    } else if !holds(probe, &received[end..]) {
+        Err("its body does not hold the text".into())
     } else {
-        Answer::Refusal
+        Ok(())
     })
 }
 
@@ -111,8 +111,10 @@ mod tests {
         }
     }
 
-    fn judged(probe: &HttpProbe, response: &str) -> Option<Answer> {
-        judge(probe, response.as_bytes()).ok()
+    /// Whether it is well; none of what is no answer.
+    fn judged(probe: &HttpProbe, response: &str) -> Option<bool> {
+        let said = judge(probe, response.as_bytes()).ok()?;
+        Some(said.is_ok())
     }
 
     #[test]
@@ -123,25 +125,17 @@ mod tests {
             ..probe()
         };
         for (probe, response, answer) in [
-            (&any, "HTTP/1.1 200 OK\r\n\r\n", Some(Answer::Pass)),
-            (&any, "HTTP/1.0 204 No Content\r\n\r\n", Some(Answer::Pass)),
-            (&any, "HTTP/1.1 503 No\r\n\r\n", Some(Answer::Refusal)),
-            (&any, "HTTP/1.1 302 Found\r\n\r\n", Some(Answer::Refusal)),
+            (&any, "HTTP/1.1 200 OK\r\n\r\n", Some(true)),
+            (&any, "HTTP/1.0 204 No Content\r\n\r\n", Some(true)),
+            (&any, "HTTP/1.1 503 No\r\n\r\n", Some(false)),
+            (&any, "HTTP/1.1 302 Found\r\n\r\n", Some(false)),
             (
                 &any,
                 "HTTP/1.1 200 OK\r\nX-Envoy-Immediate-Health-Check-Fail: true\r\n\r\n",
-                Some(Answer::Refusal),
+                Some(false),
             ),
-            (
-                &ready,
-                "HTTP/1.1 200 OK\r\n\r\nis ready",
-                Some(Answer::Pass),
-            ),
-            (
-                &ready,
-                "HTTP/1.1 200 OK\r\n\r\nwarming",
-                Some(Answer::Refusal),
-            ),
+            (&ready, "HTTP/1.1 200 OK\r\n\r\nis ready", Some(true)),
+            (&ready, "HTTP/1.1 200 OK\r\n\r\nwarming", Some(false)),
             (&any, "SSH-2.0-OpenSSH_9\r\n\r\n", None),
             (&any, "HTTP/1.1 20", None),
             (&any, "", None),
@@ -152,9 +146,8 @@ mod tests {
 
     #[test]
     fn the_request_names_host_and_headers() {
-        let endpoint = Endpoint::at("10.0.0.1:80").unwrap();
         assert_eq!(
-            request(&probe(), &endpoint),
+            request(&probe(), "10.0.0.1:80"),
             "GET /healthz HTTP/1.1\r\nhost: 10.0.0.1:80\r\nconnection: close\r\nx-probe: 1\r\n\r\n"
         );
     }

@@ -50,6 +50,8 @@ pub struct Schedule {
     health: Health,
     /// Answers in a row that say otherwise than the health.
     contrary: u32,
+    /// Whether the service was ever called.
+    is_called: bool,
 }
 
 impl Schedule {
@@ -60,6 +62,7 @@ impl Schedule {
             pace: check.pace.clone(),
             health: Health::Unknown,
             contrary: 0,
+            is_called: true,
         }
     }
 
@@ -72,6 +75,11 @@ impl Schedule {
     /// How long to wait before the first probe.
     pub fn first(&self, rng: &mut Rng) -> Duration {
         spread(self.pace.jitter, rng)
+    }
+
+    /// Takes in whether the service was ever called: true until it is told.
+    pub fn set_called(&mut self, is_called: bool) {
+        self.is_called = is_called;
     }
 
     /// Takes in an answer, and tells how long to wait before the next probe.
@@ -98,6 +106,7 @@ impl Schedule {
         }
         let pace = &self.pace;
         let interval = match self.health {
+            _ if !self.is_called && pace.no_traffic_interval.is_some() => pace.no_traffic_interval,
             _ if self.contrary > 0 => pace.edge_interval,
             Health::Failing => pace.unhealthy_interval,
             Health::Passing | Health::Unknown => None,
@@ -138,6 +147,22 @@ mod tests {
         assert_eq!(take(Answer::Fail), 20, "failing");
         assert_eq!(take(Answer::Pass), 1, "at the edge back");
         assert_eq!(take(Answer::Pass), 10);
+    }
+
+    #[test]
+    fn what_nobody_calls_is_asked_less_often() {
+        let check = HealthCheck::tcp().jitter(Duration::ZERO);
+        let mut idle = Schedule::new(&check.no_traffic_interval(Duration::from_mins(1)));
+        let mut rng = Rng::seeded(1);
+        idle.set_called(false);
+        assert_eq!(idle.take(Answer::Pass, &mut rng).as_secs(), 60);
+        assert_eq!(idle.take(Answer::Fail, &mut rng).as_secs(), 60);
+        idle.set_called(true);
+        assert_eq!(idle.take(Answer::Fail, &mut rng).as_secs(), 10);
+        // Who did not ask for it is not kept waiting.
+        let mut probes = schedule();
+        probes.set_called(false);
+        assert_eq!(probes.take(Answer::Pass, &mut rng).as_secs(), 10);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Asks endpoints whether they are well.
 //!
 //! A probe opens a connection ([`HealthCheck::tcp`]), asks for a page
-//! ([`HealthCheck::http`]), or does what you say ([`HealthCheck::custom`]), again
-//! and again. An endpoint that fails some in a row gets no calls until it passes
+//! ([`HealthCheck::http`]), speaks gRPC's health protocol
+//! (`HealthCheck::grpc`), or does what you say ([`HealthCheck::custom`]), again
+//! and again; over TLS where the endpoint speaks it (`HealthCheck::tls`). An endpoint that fails some in a row gets no calls until it passes
 //! some in a row. All balancers of a process that probe the same endpoint in the
 //! same way share its probes.
 //!
@@ -27,10 +28,15 @@
 //! # let _ = users; Ok(()) }
 //! ```
 
+#[cfg(feature = "tonic")]
+mod grpc;
 mod http;
 mod machine;
 mod probe;
 mod prober;
+#[cfg(feature = "tls")]
+mod tls;
+mod traffic;
 mod watched;
 
 use std::fmt;
@@ -52,6 +58,10 @@ use crate::error::Error;
 #[must_use]
 pub struct HealthCheck {
     pub(crate) probe: Probe,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<tls::Tls>,
+    #[cfg(feature = "tonic")]
+    pub(crate) scheme: &'static str,
     pub(crate) timeout: Duration,
     pub(crate) pace: Pace,
     pub(crate) port: Option<u16>,
@@ -65,6 +75,7 @@ pub(crate) struct Pace {
     pub(crate) interval: Duration,
     pub(crate) unhealthy_interval: Option<Duration>,
     pub(crate) edge_interval: Option<Duration>,
+    pub(crate) no_traffic_interval: Option<Duration>,
     pub(crate) jitter: Duration,
     pub(crate) healthy_threshold: u32,
     pub(crate) unhealthy_threshold: u32,
@@ -75,6 +86,11 @@ pub(crate) struct Pace {
 pub(crate) enum Probe {
     Tcp,
     Http(HttpProbe),
+    #[cfg(feature = "tonic")]
+    Grpc {
+        service: String,
+        authority: Option<String>,
+    },
     /// The number tells closures apart.
     Custom(u64, CustomProbe),
 }
@@ -97,6 +113,8 @@ impl fmt::Debug for Probe {
             Self::Tcp => f.write_str("Tcp"),
             // Header values may be secrets.
             Self::Http(http) => f.debug_tuple("Http").field(&http.path).finish(),
+            #[cfg(feature = "tonic")]
+            Self::Grpc { service, .. } => f.debug_tuple("Grpc").field(service).finish(),
             Self::Custom(number, _) => f.debug_tuple("Custom").field(number).finish(),
         }
     }
@@ -106,11 +124,16 @@ impl HealthCheck {
     fn new(probe: Probe, ends_ejection: bool) -> Self {
         Self {
             probe,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tonic")]
+            scheme: "http",
             timeout: Duration::from_secs(1),
             pace: Pace {
                 interval: Duration::from_secs(10),
                 unhealthy_interval: None,
                 edge_interval: None,
+                no_traffic_interval: None,
                 jitter: Duration::from_secs(1),
                 healthy_threshold: 2,
                 unhealthy_threshold: 3,
@@ -143,6 +166,31 @@ impl HealthCheck {
         Self::new(Probe::Http(http), true)
     }
 
+    /// Well is who answers `grpc.health.v1.Health/Check` for that service with
+    /// `SERVING`, over HTTP/2; an empty name asks for the server as a whole.
+    ///
+    /// Any other answer counts at once, also that the server does not know the
+    /// protocol.
+    ///
+    /// ```
+    /// use waypost::Balancer;
+    /// use waypost::health::check::HealthCheck;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), waypost::Error> {
+    /// let check = HealthCheck::grpc("users.v1.Users");
+    /// let (users, _updater) = Balancer::builder("users").health_check(check).manual()?;
+    /// # let _ = users; Ok(()) }
+    /// ```
+    #[cfg(feature = "tonic")]
+    pub fn grpc(service: impl Into<String>) -> Self {
+        let probe = Probe::Grpc {
+            service: service.into(),
+            authority: None,
+        };
+        Self::new(probe, true)
+    }
+
     /// Well is who `probe` says is: with an error, it is not, and its text says
     /// why. Shared among the balancers that get a clone of this check.
     pub fn custom<F, R>(probe: F) -> Self
@@ -173,10 +221,38 @@ impl HealthCheck {
     }
 
     /// The `Host` to ask for; the endpoint's authority or address by default.
-    /// For HTTP.
+    /// For HTTP and gRPC.
     pub fn host(mut self, host: impl Into<String>) -> Self {
-        if let Probe::Http(http) = &mut self.probe {
-            http.host = Some(host.into());
+        match &mut self.probe {
+            Probe::Http(http) => http.host = Some(host.into()),
+            #[cfg(feature = "tonic")]
+            Probe::Grpc { authority, .. } => *authority = Some(host.into()),
+            Probe::Tcp | Probe::Custom(..) => {}
+        }
+        self
+    }
+
+    /// Probes over TLS, configured for each endpoint by `config`, such as
+    /// [`EndpointTls::config`](crate::client::tls::EndpointTls::config). Its
+    /// certificate is checked against the endpoint's
+    /// [`tls_name`](crate::Endpoint::tls_name), else the host that is asked for.
+    ///
+    /// ```
+    /// # fn example(tls: waypost::client::tls::EndpointTls) {
+    /// use waypost::health::check::HealthCheck;
+    ///
+    /// let check = HealthCheck::http("/healthz").tls(move |endpoint| tls.config(endpoint));
+    /// # let _ = check; }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls<F>(mut self, config: F) -> Self
+    where
+        F: Fn(&Endpoint) -> Result<rustls::ClientConfig, Error> + Send + Sync + 'static,
+    {
+        self.tls = Some(tls::Tls::new(config));
+        #[cfg(feature = "tonic")]
+        {
+            self.scheme = "https";
         }
         self
     }
@@ -211,6 +287,14 @@ impl HealthCheck {
     /// taken for; as often as others by default.
     pub fn edge_interval(mut self, interval: Duration) -> Self {
         self.pace.edge_interval = Some(interval);
+        self
+    }
+
+    /// How often endpoints are probed of a service that was never called; as
+    /// often as of others by default. Once there is a call, the usual interval
+    /// is back within its own length.
+    pub fn no_traffic_interval(mut self, interval: Duration) -> Self {
+        self.pace.no_traffic_interval = Some(interval);
         self
     }
 
@@ -254,9 +338,23 @@ impl HealthCheck {
         self
     }
 
+    /// The host that was set.
+    fn asked_host(&self) -> Option<&str> {
+        match &self.probe {
+            Probe::Http(http) => http.host.as_deref(),
+            #[cfg(feature = "tonic")]
+            Probe::Grpc { authority, .. } => authority.as_deref(),
+            Probe::Tcp | Probe::Custom(..) => None,
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let zero = [
             ("health_check.interval", self.pace.interval.is_zero()),
+            (
+                "health_check.no_traffic_interval",
+                self.pace.no_traffic_interval.is_some_and(|it| it.is_zero()),
+            ),
             ("health_check.timeout", self.timeout.is_zero()),
             (
                 "health_check.healthy_threshold",
@@ -271,6 +369,15 @@ impl HealthCheck {
         if let Some((field, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(Error::invalid(field, 0, "must be more than nothing"));
         }
+        let breaks = |text: &str| {
+            text.bytes()
+                .any(|byte| byte.is_ascii_control() || byte == b' ')
+        };
+        if let Some(host) = self.asked_host().filter(|host| breaks(host)) {
+            let reason = "must hold neither spaces nor control characters";
+            let host = host.escape_debug();
+            return Err(Error::invalid("health_check.host", host, reason));
+        }
         let Probe::Http(http) = &self.probe else {
             return Ok(());
         };
@@ -278,12 +385,11 @@ impl HealthCheck {
             let reason = "must begin with `/`";
             return Err(Error::invalid("health_check.path", &http.path, reason));
         }
-        let breaks = |text: &str| text.bytes().any(|byte| byte.is_ascii_control());
-        if breaks(&http.path) || http.path.contains(' ') || http.host.as_deref().is_some_and(breaks)
-        {
+        if breaks(&http.path) {
             let reason = "must hold neither spaces nor control characters";
             return Err(Error::invalid("health_check.path", &http.path, reason));
         }
+        let breaks = |text: &str| text.bytes().any(|byte| byte.is_ascii_control());
         let is_name = |name: &str| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };

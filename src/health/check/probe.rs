@@ -9,33 +9,77 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{Answer, HealthCheck, Probe, http};
 use crate::endpoint::Endpoint;
 
-/// Asks once; a probe that takes too long has failed.
-pub(super) async fn ask(check: &HealthCheck, endpoint: &Arc<Endpoint>) -> Answer {
-    let answer = tokio::time::timeout(check.timeout, async {
+/// What an endpoint says of itself, or why it does not; what goes wrong on the
+/// way is an error beside it.
+pub(super) type Said = Result<(), String>;
+
+/// Asks once; a probe that takes too long has failed. Tells why an answer is no
+/// pass.
+pub(super) async fn ask(check: &HealthCheck, endpoint: &Arc<Endpoint>) -> (Answer, String) {
+    let said = tokio::time::timeout(check.timeout, async {
         match &check.probe {
             Probe::Tcp => {
                 connect(check, endpoint).await?;
-                Ok(Answer::Pass)
+                Ok(Ok(()))
             }
             Probe::Http(http) => {
-                let connection = connect(check, endpoint).await?;
-                http::ask(http, endpoint, connection).await
+                let host = asked_host(http.host.as_deref(), endpoint);
+                let connection = secured(check, endpoint, host, b"http/1.1").await?;
+                http::ask(http, host, connection).await
+            }
+            #[cfg(feature = "tonic")]
+            Probe::Grpc { service, authority } => {
+                let host = asked_host(authority.as_deref(), endpoint);
+                let connection = secured(check, endpoint, host, b"h2").await?;
+                let uri = format!("{}://{host}", check.scheme);
+                super::grpc::ask(service, &uri, connection).await
             }
             Probe::Custom(_, probe) => {
                 let told = probe(Arc::clone(endpoint)).await;
-                told.map(|()| Answer::Pass).map_err(io::Error::other)
+                told.map(Ok).map_err(io::Error::other)
             }
         }
     });
-    match answer.await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) | Err(_) => Answer::Fail,
+    match said.await {
+        Ok(Ok(Ok(()))) => (Answer::Pass, String::new()),
+        Ok(Ok(Err(reason))) => (Answer::Refusal, reason),
+        Ok(Err(error)) => (Answer::Fail, error.to_string()),
+        Err(_) => {
+            let reason = format!("it did not answer within {:?}", check.timeout);
+            (Answer::Fail, reason)
+        }
     }
 }
 
 pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+/// The host that is asked for; a path is none.
+fn asked_host<'a>(set: Option<&'a str>, endpoint: &'a Endpoint) -> &'a str {
+    let address = endpoint.address();
+    let own = address.path().map_or(address.as_str(), |_| "localhost");
+    set.or(endpoint.authority()).unwrap_or(own)
+}
+
+/// A connection, over TLS where the check is.
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(unused_variables, reason = "only TLS asks for a host and a protocol")
+)]
+async fn secured(
+    check: &HealthCheck,
+    endpoint: &Endpoint,
+    host: &str,
+    protocol: &[u8],
+) -> io::Result<Box<dyn Connection>> {
+    let connection = connect(check, endpoint).await?;
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &check.tls {
+        return tls.over(endpoint, host, protocol, connection).await;
+    }
+    Ok(connection)
+}
 
 async fn connect(check: &HealthCheck, endpoint: &Endpoint) -> io::Result<Box<dyn Connection>> {
     let address = endpoint.address();

@@ -4,12 +4,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::machine::{Health, Schedule};
+use super::traffic::Traffic;
 use super::{HealthCheck, Probe, probe};
 use crate::endpoint::Endpoint;
 use crate::rng::Rng;
@@ -38,6 +41,10 @@ struct Told {
     /// Somebody waits for a pass, not only for a change.
     awaited: AtomicBool,
     wakes: Mutex<Vec<Weak<Wake>>>,
+    /// The calls of those who want to know.
+    traffic: Mutex<Vec<Weak<Traffic>>>,
+    /// Why the last answer was no pass.
+    reason: Mutex<Arc<str>>,
 }
 
 impl Series {
@@ -47,6 +54,7 @@ impl Series {
         endpoint: &Arc<Endpoint>,
         runtime: &Handle,
         wake: &Arc<Wake>,
+        traffic: &Arc<Traffic>,
     ) -> Arc<Self> {
         let mut all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
         let all = all.get_or_insert_with(HashMap::new);
@@ -57,14 +65,8 @@ impl Series {
             all.insert(name, Arc::downgrade(&series));
             series
         });
-        let mut wakes = series
-            .told
-            .wakes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        wakes.retain(|wake| wake.strong_count() > 0);
-        wakes.push(Arc::downgrade(wake));
-        drop(wakes);
+        add(&series.told.wakes, wake);
+        add(&series.told.traffic, traffic);
         series
     }
 
@@ -74,6 +76,8 @@ impl Series {
             passes: AtomicU64::new(0),
             awaited: AtomicBool::new(false),
             wakes: Mutex::default(),
+            traffic: Mutex::default(),
+            reason: Mutex::new("".into()),
         });
         let task = runtime.spawn(run(check, endpoint, Arc::clone(&told)));
         Self {
@@ -89,6 +93,17 @@ impl Series {
         known.unwrap_or(Health::Unknown)
     }
 
+    /// Why the last probe that did not pass did not.
+    pub(super) fn reason(&self) -> Arc<str> {
+        Arc::clone(
+            &self
+                .told
+                .reason
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
     pub(super) fn passes(&self) -> u64 {
         self.told.passes.load(Ordering::Acquire)
     }
@@ -96,6 +111,38 @@ impl Series {
     /// Wakes all at the next pass, too.
     pub(super) fn await_pass(&self) {
         self.told.awaited.store(true, Ordering::Release);
+    }
+}
+
+/// Adds who wants to be told, or to be asked, and forgets those that are gone.
+fn add<T: ?Sized>(all: &Mutex<Vec<Weak<T>>>, one: &Arc<T>) {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|one| one.strong_count() > 0);
+    all.push(Arc::downgrade(one));
+}
+
+impl Told {
+    /// Whether anybody ever called a service that the endpoint is of.
+    fn is_called(&self) -> bool {
+        let traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut traffic = traffic.iter().filter_map(Weak::upgrade);
+        traffic.any(|traffic| traffic.is_seen())
+    }
+
+    /// Waits so long; what is longer than the usual interval ends with the
+    /// interval in which the first call comes.
+    async fn pause(&self, pause: Duration, interval: Duration) {
+        let due = Instant::now() + pause;
+        let mut step = Instant::now() + interval;
+        let was_called = self.is_called();
+        while !was_called && step < due {
+            tokio::time::sleep_until(step).await;
+            if self.is_called() {
+                return;
+            }
+            step += interval;
+        }
+        tokio::time::sleep_until(due).await;
     }
 }
 
@@ -111,6 +158,10 @@ fn name(check: &HealthCheck, endpoint: &Endpoint, runtime: &Handle) -> String {
     let asked = match &check.probe {
         Probe::Http(http) => format!("{http:?} {:?}", endpoint.authority()),
         Probe::Tcp => "tcp".into(),
+        #[cfg(feature = "tonic")]
+        Probe::Grpc { service, authority } => {
+            format!("grpc {service:?} {authority:?} {:?}", endpoint.authority())
+        }
         // A closure sees the whole endpoint.
         Probe::Custom(number, _) => format!("{number} {endpoint:?}"),
     };
@@ -121,6 +172,8 @@ fn name(check: &HealthCheck, endpoint: &Endpoint, runtime: &Handle) -> String {
         ..
     } = check;
     let (address, runtime) = (endpoint.address(), runtime.id());
+    #[cfg(feature = "tls")]
+    let asked = format!("{asked} {:?} {:?}", check.tls, endpoint.tls_name());
     format!("{runtime} {address} {port:?} {asked} {timeout:?} {pace:?}")
 }
 
@@ -129,16 +182,20 @@ async fn run(check: HealthCheck, endpoint: Arc<Endpoint>, told: Arc<Told>) {
     let mut schedule = Schedule::new(&check);
     tokio::time::sleep(schedule.first(&mut rng)).await;
     loop {
-        let answer = {
+        let (answer, reason) = {
             // It is never closed.
             let _place = PLACES.acquire().await;
             probe::ask(&check, &endpoint).await
         };
         let before = schedule.health();
+        schedule.set_called(told.is_called());
         let pause = schedule.take(answer, &mut rng);
         told.health
             .store(schedule.health() as u8, Ordering::Release);
         let passed = answer == super::Answer::Pass;
+        if !passed {
+            *told.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.into();
+        }
         if passed {
             told.passes.fetch_add(1, Ordering::Release);
         }
@@ -150,6 +207,6 @@ async fn run(check: HealthCheck, endpoint: Arc<Endpoint>, told: Arc<Told>) {
                 .filter_map(Weak::upgrade)
                 .for_each(|wake| wake());
         }
-        tokio::time::sleep(pause).await;
+        told.pause(pause, check.pace.interval).await;
     }
 }

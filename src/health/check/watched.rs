@@ -9,14 +9,17 @@ use tokio::runtime::Handle;
 use super::HealthCheck;
 use super::machine::Health;
 use super::prober::{Series, Wake};
+use super::traffic::Traffic;
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet};
 use crate::error::Error;
+use crate::stats::EndpointStats;
 
 /// What probes say of the endpoints of a set.
 pub(crate) struct Watched {
     check: HealthCheck,
     runtime: Handle,
     wake: Arc<Wake>,
+    traffic: Arc<Traffic>,
     endpoints: HashMap<EndpointId, One>,
 }
 
@@ -35,22 +38,32 @@ impl Watched {
             check,
             runtime,
             wake,
+            traffic: Arc::default(),
             endpoints: HashMap::new(),
         })
     }
 
-    /// Probes the endpoints of that set, and no others.
-    pub(crate) fn follow(&mut self, set: &EndpointSet) {
+    /// Probes the endpoints of that set, whose stats come in any order, and no
+    /// others.
+    pub(crate) fn follow(&mut self, set: &EndpointSet, stats: &[EndpointStats]) {
+        self.traffic.follow(stats);
         let mut before = std::mem::take(&mut self.endpoints);
         for endpoint in set {
             let known = before.remove(endpoint.id());
             let same = |one: &One| {
                 one.endpoint.address() == endpoint.address()
+                    && one.endpoint.tls_name() == endpoint.tls_name()
                     && one.endpoint.authority() == endpoint.authority()
             };
             let one = known.filter(same).unwrap_or_else(|| One {
                 endpoint: Arc::clone(endpoint),
-                series: Series::join(&self.check, endpoint, &self.runtime, &self.wake),
+                series: Series::join(
+                    &self.check,
+                    endpoint,
+                    &self.runtime,
+                    &self.wake,
+                    &self.traffic,
+                ),
                 passes: None,
             });
             self.endpoints.insert(endpoint.id().clone(), one);
@@ -65,8 +78,10 @@ impl Watched {
         self.health(id) == Health::Passing
     }
 
-    pub(crate) fn fails(&self, id: &EndpointId) -> bool {
-        self.health(id) == Health::Failing
+    /// Why an endpoint fails, if it does.
+    pub(crate) fn fails(&self, id: &EndpointId) -> Option<Arc<str>> {
+        let one = self.endpoints.get(id)?;
+        (one.series.health() == Health::Failing).then(|| one.series.reason())
     }
 
     fn health(&self, id: &EndpointId) -> Health {
