@@ -6,7 +6,8 @@
 //! recorded, which is two clock reads and one update of the average;
 //! `pick_busy/STRATEGY/N` is the first with one call in flight on every
 //! endpoint; `pick_everything/STRATEGY/N` is the first with two zones, two
-//! levels, an endpoint ejected and one ramping up. `floor/*` are the machine's own costs in the same run.
+//! levels and an endpoint ejected, `STRATEGY_ramping` the same while one ramps
+//! up. `floor/*` are the machine's own costs in the same run.
 
 mod common;
 #[path = "common/everything.rs"]
@@ -60,10 +61,17 @@ fn pick_everything(c: &mut Criterion) {
     let mut group = c.benchmark_group("pick_everything");
     for strategy in ["round_robin", "random", "p2c"] {
         for n in [20, 100, 1_000] {
-            let (balancer, _updater) = everything::balancer(strategy, n, false);
-            group.bench_function(BenchmarkId::new(strategy, n), |b| {
-                b.iter(|| drop(balancer.pick()));
-            });
+            for ramping in [false, true] {
+                let (balancer, _updater) = everything::balancer(strategy, n, ramping);
+                let name = if ramping {
+                    format!("{strategy}_ramping")
+                } else {
+                    strategy.into()
+                };
+                group.bench_function(BenchmarkId::new(name, n), |b| {
+                    b.iter(|| drop(balancer.pick()));
+                });
+            }
         }
     }
     group.finish();

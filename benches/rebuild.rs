@@ -56,7 +56,7 @@ fn apply(c: &mut Criterion) {
 fn apply_everything(c: &mut Criterion) {
     let mut group = c.benchmark_group("apply_everything");
     for n in [100, 1_000, 10_000] {
-        let (balancer, mut updater) = everything::balancer("p2c", n, false);
+        let (balancer, mut updater) = everything::balancer("p2c", n, true);
         let set = balancer.current();
         let heavier = set.endpoints()[n / 2].as_ref().clone().with_weight(2);
         let sets = [set.with(heavier), set];

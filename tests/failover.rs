@@ -809,7 +809,8 @@ fn a_split_shares_by_weight_and_falls_back() {
     let mut world = World::new(all(Status::Up), |b| b.topology(canary));
     (0..10_000).for_each(|_| assert!(world.call().unwrap()));
     let v2 = world.calls[&id(3)];
-    assert!(v2.abs_diff(1_000) < 150, "{v2}");
+    // Not drawn at random: true to within a few calls.
+    assert!(v2.abs_diff(1_000) <= 3, "{v2}");
     assert_eq!(world.calls.get(&id(4)), None, "it is in no part");
     assert_eq!(world.why(&id(4)), Why::NotInSubset);
     world.updater.apply(all(Status::Down));

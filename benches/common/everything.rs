@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use waypost::health::outlier::OutlierEjection;
 use waypost::health::slow_start::SlowStart;
 use waypost::time::Clock;
 use waypost::topology::Topology;
@@ -10,13 +11,15 @@ use waypost::{Balancer, Endpoint, EndpointSet, Outcome, Updater};
 use crate::common::{endpoint, strategy};
 
 /// A balancer with all that decides who is picked: two zones of which one is
-/// the client's, two levels, an endpoint that is ejected and one that ramps up.
-pub(crate) fn balancer(strategy_name: &str, n: usize, latency: bool) -> (Balancer, Updater) {
+/// the client's, two levels, an endpoint that is ejected and one that ramps up,
+/// or has done so.
+pub(crate) fn balancer(strategy_name: &str, n: usize, ramping: bool) -> (Balancer, Updater) {
     let (clock, hands) = Clock::manual();
     let (balancer, mut updater) = Balancer::builder("bench")
         .strategy(strategy(strategy_name))
-        .latency(latency)
+        .latency(false)
         .clock(clock)
+        .outlier_ejection(OutlierEjection::connections().base_time(Duration::from_mins(4)))
         .topology(Topology::new().zone("a"))
         .slow_start(SlowStart::new(Duration::from_mins(1)))
         .manual()
@@ -44,9 +47,10 @@ pub(crate) fn balancer(strategy_name: &str, n: usize, latency: bool) -> (Balance
         });
     }
     updater.look();
-    hands.advance(Duration::from_secs(20));
+    hands.advance(Duration::from_secs(if ramping { 20 } else { 100 }));
     updater.look();
     let text = balancer.explain().to_string();
-    assert!(text.contains("without an answer") && text.contains("ramping"));
+    assert!(text.contains("without an answer"));
+    assert_eq!(text.contains("ramping"), ramping);
     (balancer, updater)
 }

@@ -18,11 +18,11 @@ use std::sync::{Arc, Weak};
 
 use super::core::Core;
 use super::pick::{self, Mark, Pick};
-use super::state::State;
+use super::state::{Share, State};
 use crate::error::Error;
 use crate::rng::Rng;
 use crate::stats::Outcome;
-use crate::strategy::{Common, Memory, PickOptions};
+use crate::strategy::{Common, Memory, PickContext, PickOptions};
 use crate::sync::{Lease, Slot};
 use crate::time::{Clock, Timestamp};
 
@@ -170,7 +170,7 @@ fn pick_without_thread(core: &Core, options: &PickOptions<'_>) -> Result<Pick, E
     memory.begin(Rng::from_entropy());
     let state = core.published.load();
     let now = state.time_of_pick();
-    match memory.lend(options, now, |context| state.pick(context)) {
+    match memory.lend(options, now, |context| state.pick(&memory.turns, context)) {
         Some(node) => Ok(count(state, node, now, Slot::shared())),
         None => Err(state.refusal(core.service.shared(), options)),
     }
@@ -207,7 +207,7 @@ impl Local {
             // Apart: it needs registers that the others then need not save.
             Some(Common::P2c) => seat.pick_in_place(Common::P2c, state, slot),
             Some(common) => seat.pick_with(common, state, slot),
-            None => seat.pick(state, &PickOptions::ANY, slot),
+            None => seat.pick_of_shares(state, slot),
         }
     }
 
@@ -351,20 +351,60 @@ impl Seat {
     #[expect(clippy::inline_always, reason = "in place is the point")]
     #[inline(always)]
     fn pick_with(&self, common: Common, state: Arc<State>, slot: Slot) -> Option<Pick> {
-        let (n, counters) = (state.first.len(), &state.roster.counters);
-        match common.begin(n, counters, slot, &self.memory) {
+        let (n, counters, memory) = (state.first.len(), &state.roster.counters, &self.memory);
+        match common.begin((0, n), &memory.cursor, counters, slot, memory) {
             Some(node) => Some(guard(state, node)),
             None => self.pick(state, &PickOptions::ANY, slot),
         }
     }
 
+    /// Picks of the group that is drawn, where several share the calls.
+    #[inline(never)]
+    fn pick_of_shares(&self, state: Arc<State>, slot: Slot) -> Option<Pick> {
+        let Some(shares) = &state.shares else {
+            return self.pick(state, &PickOptions::ANY, slot);
+        };
+        let memory = &self.memory;
+        let (at, share) = shares.of(memory.next_in_spread());
+        let Share { start, len, common } = share;
+        let counters = &state.roster.counters;
+        let begun = common.and_then(|common| {
+            common.begin((start, len), memory.turns.of(at), counters, slot, memory)
+        });
+        match begun {
+            Some(node) => Some(guard(state, node)),
+            None => self.pick_drawn(state, at, slot),
+        }
+    }
+
+    /// Picks with the picker of a group that was drawn.
+    #[inline(never)]
+    fn pick_drawn(&self, state: Arc<State>, drawn: usize, slot: Slot) -> Option<Pick> {
+        self.pick_by(state, &PickOptions::ANY, slot, |state, context| {
+            state.pick_of(drawn, &self.memory.turns, context)
+        })
+    }
+
     /// Picks with any picker, from the first level that has one left.
     #[inline(never)]
     fn pick(&self, state: Arc<State>, options: &PickOptions<'_>, slot: Slot) -> Option<Pick> {
+        self.pick_by(state, options, slot, |state, context| {
+            state.pick(&self.memory.turns, context)
+        })
+    }
+
+    #[inline]
+    fn pick_by(
+        &self,
+        state: Arc<State>,
+        options: &PickOptions<'_>,
+        slot: Slot,
+        pick: impl FnOnce(&State, &mut PickContext<'_>) -> Option<u32>,
+    ) -> Option<Pick> {
         let now = state.time_of_pick();
         match self
             .memory
-            .lend(options, now, |context| state.pick(context))
+            .lend(options, now, |context| pick(&state, context))
         {
             Some(node) => Some(count(state, node, now, slot)),
             None => {

@@ -1,7 +1,7 @@
 //! The parts of a split, for calls that name theirs.
 
 use super::state::{Draw, State};
-use crate::strategy::PickContext;
+use crate::strategy::{PickContext, Turns};
 use crate::topology::{Fallback, Group, Selector, Topology};
 
 /// Which groups of a state each part of the split has.
@@ -52,12 +52,13 @@ impl Parts {
     pub(super) fn pick(
         &self,
         state: &State,
+        turns: &Turns,
         subset: &Selector,
         context: &mut PickContext<'_>,
     ) -> Option<u32> {
         let named = self.pick_of(state, subset, context);
         named.or_else(|| match &self.fallback {
-            Fallback::Any => state.pick_any(context),
+            Fallback::Any => state.pick_any(turns, context),
             Fallback::None => None,
             Fallback::To(other) => self.pick_of(state, other, context),
         })

@@ -12,7 +12,7 @@ use crate::endpoint::{EndpointSet, Status};
 use crate::error::{Counts, Error};
 use crate::rng::Rng;
 use crate::stats::{EndpointStats, Ledger};
-use crate::strategy::{BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy};
+use crate::strategy::{BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy, Turns};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::{Clock, Timestamp};
 use crate::topology::Selector;
@@ -37,6 +37,9 @@ pub(super) struct State {
     /// How that group picks, where it gets every call, the choice is a common
     /// one, and no total is counted.
     pub(super) in_place: Option<Common>,
+    /// How the groups pick that share the calls, where several do, nothing else
+    /// has to be looked at, and their choices are common ones.
+    pub(super) shares: Option<Box<Shares>>,
     /// Those that share the calls with it, and those that are used when the
     /// call has tried all of the others.
     pub(super) below: Box<[Group]>,
@@ -67,6 +70,35 @@ pub(super) enum Knowledge {
     NotYet,
     Failed(Error),
     Known,
+}
+
+/// The groups that share the calls, in one place.
+pub(super) struct Shares {
+    /// The last of the draws of 32 bits that each has, ascending.
+    last: [u32; Self::MOST],
+    groups: [Share; Self::MOST],
+}
+
+/// Where a group is, and its choice.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Share {
+    pub(super) start: u32,
+    pub(super) len: u32,
+    /// None where the picker has to be asked.
+    pub(super) common: Option<Common>,
+}
+
+impl Shares {
+    /// A cache line of bounds and one and a half of groups.
+    const MOST: usize = 8;
+
+    /// The group of a draw.
+    #[inline]
+    pub(super) fn of(&self, drawn: u32) -> (usize, Share) {
+        let at = self.last.iter().position(|&last| drawn <= last);
+        let at = at.unwrap_or_default() % Self::MOST;
+        (at, self.groups[at])
+    }
 }
 
 /// Endpoints of one priority, zone and part of a split, and the choice among
@@ -142,6 +174,30 @@ impl Draw {
         (bounds.len() > 1).then_some(Self(bounds))
     }
 
+    /// The groups with what each has of it; none where they are too many.
+    fn shares(&self, groups: &[Group]) -> Option<Box<Shares>> {
+        let others = self.0.len() - 1;
+        if others >= Shares::MOST {
+            return None;
+        }
+        // What rounding left belongs to the last.
+        let mut shares = Shares {
+            last: [u32::MAX; Shares::MOST],
+            groups: Default::default(),
+        };
+        for (last, bound) in shares.last[..others].iter_mut().zip(&self.0) {
+            *last = bound.saturating_sub(1);
+        }
+        for (share, group) in shares.groups.iter_mut().zip(groups).take(others + 1) {
+            *share = Share {
+                start: group.view.start(),
+                len: group.len(),
+                common: group.in_place(false),
+            };
+        }
+        Some(Box::new(shares))
+    }
+
     /// Calls with equal keys go to the same group.
     pub(super) fn draw(&self, context: &mut PickContext<'_>) -> usize {
         let bits = match context.hash() {
@@ -182,6 +238,7 @@ impl State {
             positions: None,
             first: Group::none(),
             in_place: None,
+            shares: None,
             below: Box::from([]),
             draw: None,
             parts: None,
@@ -282,6 +339,8 @@ impl State {
             .filter_map(|group| Some(group.rank.as_ref()?.share));
         let draw = Draw::new(&shares.collect::<Vec<_>>());
         let has_total = roster.counters.has_total();
+        let shares = draw.as_ref().filter(|_| trials.is_empty() && !has_total);
+        let shares = shares.and_then(|draw| draw.shares(&groups));
         let hidden = hides_first.then(Group::none);
         let mut groups = hidden.into_iter().chain(groups);
         let first = groups.next().unwrap_or_else(Group::none);
@@ -295,6 +354,7 @@ impl State {
             } else {
                 None
             },
+            shares,
             ends_with_more: before.stopwatch.is_some() || has_total || !trials.is_empty(),
             by_latency: strategy.reads_latency(),
             first,
@@ -351,7 +411,7 @@ impl State {
     /// The position, in the roster, of the endpoint that gets the call: from the
     /// group that is drawn, or the first that has one left.
     #[inline]
-    pub(super) fn pick(&self, context: &mut PickContext<'_>) -> Option<u32> {
+    pub(super) fn pick(&self, turns: &Turns, context: &mut PickContext<'_>) -> Option<u32> {
         if self.has_trials()
             && let Some(node) = self.claim_trial(context)
         {
@@ -360,20 +420,34 @@ impl State {
         if let Some(subset) = context.subset()
             && let Some(parts) = &self.parts
         {
-            return parts.pick(self, subset, context);
+            return parts.pick(self, turns, subset, context);
         }
-        self.pick_any(context)
+        self.pick_any(turns, context)
     }
 
     /// From any group that takes calls which name none.
     #[inline]
-    pub(super) fn pick_any(&self, context: &mut PickContext<'_>) -> Option<u32> {
-        let drawn = self.draw.as_ref().map_or(0, |draw| draw.draw(context));
+    pub(super) fn pick_any(&self, turns: &Turns, context: &mut PickContext<'_>) -> Option<u32> {
+        let Some(draw) = &self.draw else {
+            let picked = self.first.pick(context);
+            return picked.or_else(|| self.pick_elsewhere(context));
+        };
+        self.pick_of(draw.draw(context), turns, context)
+    }
+
+    /// From the group that was drawn, or the first that has one left.
+    #[inline]
+    pub(super) fn pick_of(
+        &self,
+        drawn: usize,
+        turns: &Turns,
+        context: &mut PickContext<'_>,
+    ) -> Option<u32> {
         let group = match drawn.checked_sub(1) {
             None => Some(&self.first),
             Some(below) => self.below.get(below),
         };
-        let picked = group.and_then(|group| group.pick(context));
+        let picked = turns.lend(drawn, context, |context| group?.pick(context));
         picked.or_else(|| self.pick_elsewhere(context))
     }
 

@@ -41,28 +41,30 @@ impl Common {
         }
     }
 
-    /// Picks one of the first `n` endpoints that are counted there, and begins
-    /// the call; none, with nothing begun or drawn, where this is not one of
+    /// Picks one of the `n` endpoints from `start` on that are counted there, and
+    /// begins the call; `turn` is whose turn it is among them. None, with nothing begun or drawn, where this is not one of
     /// the simplest cases, and the picker has to be asked.
     #[expect(clippy::inline_always, reason = "in place is the point")]
     #[inline(always)]
     pub(crate) fn begin(
         self,
-        n: u32,
+        (start, n): (u32, u32),
+        turn: &Cell<u64>,
         counters: &Counters,
         slot: Slot,
         memory: &Memory,
     ) -> Option<NodeIndex> {
         let node = match self {
             Self::RoundRobin => {
-                let next = round_robin::next_of(n, memory.cursor.get())?;
-                memory.cursor.set(u64::from(next));
-                next
+                let next = round_robin::next_of(n, turn.get())?;
+                turn.set(u64::from(next));
+                start + next
             }
-            Self::Random => memory.draw().below(n),
+            Self::Random => start + memory.draw().below(n),
             Self::P2c => {
                 let few = FewStripes::in_use()?;
                 let (first, second) = memory.draw().two_below(n);
+                let (first, second) = (start + first, start + second);
                 return Some(counters.begin_at_fewer(first, second, few, slot));
             }
         };
@@ -84,7 +86,36 @@ pub(crate) struct Memory {
     /// The next draw. Made one pick ahead, while the pick before waits for its
     /// counters: a draw takes ten cycles that nothing else could be begun in.
     drawn: Cell<Bits>,
-    cursor: Cell<u64>,
+    pub(crate) cursor: Cell<u64>,
+    pub(crate) turns: Turns,
+    /// Where in [0, 1), in steps of 2^-32, the draw among groups is.
+    spread: Cell<u32>,
+}
+
+/// Whose turn it is in each of several groups; those beyond the eighth share.
+#[derive(Debug)]
+pub(crate) struct Turns([Cell<u64>; 8]);
+
+impl Turns {
+    #[inline]
+    pub(crate) fn of(&self, group: usize) -> &Cell<u64> {
+        &self.0[group % 8]
+    }
+
+    /// Lends the turn of a group to a pick within it.
+    #[inline]
+    pub(crate) fn lend<T>(
+        &self,
+        group: usize,
+        context: &mut PickContext<'_>,
+        pick: impl FnOnce(&mut PickContext<'_>) -> T,
+    ) -> T {
+        let turn = self.of(group);
+        let outer = std::mem::replace(context.cursor(), turn.get());
+        let picked = pick(context);
+        turn.set(std::mem::replace(context.cursor(), outer));
+        picked
+    }
 }
 
 impl Memory {
@@ -93,14 +124,31 @@ impl Memory {
             rng: Cell::new(Rng::seeded(0)),
             cursor: Cell::new(0),
             drawn: Cell::new(Bits(0)),
+            turns: Turns([const { Cell::new(0) }; 8]),
+            spread: Cell::new(0),
         }
     }
 
     /// Begins anew, at a random place in any turn.
     pub(crate) fn begin(&self, mut rng: Rng) {
         self.cursor.set(rng.bits() >> 1);
+        for turn in &self.turns.0 {
+            turn.set(rng.bits() >> 1);
+        }
         self.drawn.set(Bits(rng.bits()));
+        self.spread.set(rng.bits() as u32);
         self.rng.set(rng);
+    }
+
+    /// The next of 2^32 numbers, each of which comes once, and of which any few
+    /// in a row lie evenly: steps of the golden ratio (Weyl's sequence). Shares
+    /// come true to within a call or two, where random draws stray by the root
+    /// of their number; and a processor foresees most of them.
+    #[inline]
+    pub(crate) fn next_in_spread(&self) -> u32 {
+        let next = self.spread.get().wrapping_add(0x9E37_79B9);
+        self.spread.set(next);
+        next
     }
 
     #[inline]

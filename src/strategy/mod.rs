@@ -78,7 +78,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use block_hrw::BlockHrw;
-pub(crate) use common::{Common, Memory};
+pub(crate) use common::{Common, Memory, Turns};
 pub use context::{PickContext, PickOptions};
 pub use keyed::MissingKey;
 pub use least_conn::LeastConn;
