@@ -42,6 +42,8 @@ mod memory;
 mod registration;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+#[cfg(any(feature = "consul", feature = "eureka"))]
+mod transport;
 
 use std::sync::Arc;
 
