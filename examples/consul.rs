@@ -6,12 +6,12 @@
 //! cargo run --example consul
 //! ```
 
-use std::process::ExitCode;
-use std::time::Duration;
+#[path = "common/registry.rs"]
+mod registry;
 
-use futures::StreamExt as _;
-use waypost::registry::consul::Consul;
-use waypost::{Balancer, Discover as _, Endpoint, Outcome, Registry as _, ServiceName};
+use std::process::ExitCode;
+
+use waypost::registry::Consul;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -39,34 +39,5 @@ async fn run() -> Result<(), waypost::Error> {
         consul = consul.token(token);
     }
     let consul = consul.build()?;
-    let users: ServiceName = "waypost-example".parse()?;
-
-    let mut held = Vec::new();
-    for (id, weight) in [("blue", 1), ("green", 3)] {
-        let endpoint = Endpoint::builder(format!("127.0.0.1:{}", 8_000 + weight));
-        let endpoint = endpoint.id(id).weight(weight).build()?;
-        held.push(consul.register(&users, endpoint).await?);
-    }
-    println!("registered blue and green as {users} at {url}");
-
-    let mut sets = consul.watch(&users);
-    let balancer = Balancer::builder(users.as_str()).build(consul).await?;
-    balancer.ready(Duration::from_secs(5)).await?;
-    while let Some(set) = sets.next().await {
-        let set = set?;
-        println!("the registry tells {} endpoints", set.len());
-        if set.len() == held.len() {
-            break;
-        }
-    }
-    for _ in 0..4 {
-        let pick = balancer.pick()?;
-        println!("a call would go to {}", *pick);
-        pick.finish(Outcome::Success);
-    }
-    for registration in held {
-        registration.deregister().await?;
-    }
-    println!("and left again");
-    Ok(())
+    registry::visit(consul, &url).await
 }

@@ -62,6 +62,7 @@
 //! | `dns` | endpoints from A, AAAA and SRV records |
 //! | `snapshot` | the last known sets on disk, for a start while the registry is down |
 //! | `consul` | the registry in Consul |
+//! | `etcd` | the registry in etcd |
 //! | `eureka` | the registry in Eureka |
 //! | `sim` | a simulator that runs the strategies on a fleet that you describe |
 //! | `testing` | the contract suites for registries and strategies |
@@ -69,7 +70,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(test, feature = "consul", feature = "dns", feature = "eureka"))]
+#[cfg(any(
+    test,
+    feature = "consul",
+    feature = "dns",
+    feature = "etcd",
+    feature = "eureka"
+))]
 mod backoff;
 pub mod error;
 pub mod rng;
@@ -136,7 +143,7 @@ pub mod docs {
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 
-    #[cfg(all(feature = "consul", feature = "eureka"))]
+    #[cfg(all(feature = "consul", feature = "etcd", feature = "eureka"))]
     #[doc = include_str!("../docs/registries.md")]
     pub mod registries {}
 }

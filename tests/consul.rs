@@ -1,16 +1,18 @@
 //! Consul as it runs: the contract, what others wrote and read, restarts,
 //! clusters, tokens and certificates.
 
+mod client_common;
+mod registry_common;
 mod server_common;
 
 use std::fs;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
+use registry_common::{set_where, users};
 use server_common::{Launch, Server, certificates, consul_cluster, http_get, until};
 use waypost::registry::consul::{Check, Consistency, Consul, ConsulBuilder};
-use waypost::{Discover, Endpoint, EndpointSet, Error, Registry, ServiceName, Status, testing};
+use waypost::{Discover, Endpoint, Registry, Status, testing};
 
 /// Generous, as several servers start at once on two cores.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,32 +25,9 @@ fn at(server: &Server) -> ConsulBuilder {
     Consul::builder(format!("http://{}", server.address()))
 }
 
-fn users() -> ServiceName {
-    "users".parse().unwrap()
-}
-
 fn endpoint(i: u16) -> Endpoint {
     let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
     builder.id(format!("users-{i}")).build().unwrap()
-}
-
-/// The first set that passes; errors are passed over.
-async fn set_where(
-    sets: &mut BoxStream<'static, Result<EndpointSet, Error>>,
-    what: &str,
-    mut test: impl FnMut(&EndpointSet) -> bool,
-) -> EndpointSet {
-    let mut last = None;
-    let waiting = async {
-        loop {
-            match sets.next().await.expect("a stream never ends") {
-                Ok(set) if test(&set) => return set,
-                other => last = Some(other),
-            }
-        }
-    };
-    let found = tokio::time::timeout(PATIENCE, waiting).await;
-    found.unwrap_or_else(|_| panic!("{what}; last came {last:?}"))
 }
 
 fn cli(server: &Server, arguments: &[&str]) -> String {

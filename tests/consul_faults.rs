@@ -2,29 +2,23 @@
 
 mod client_common;
 mod hostile;
+mod registry_common;
 mod server_common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use client_common::Server as HttpServer;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use hostile::{Answer, Hostile};
+use registry_common::{Load, all_registered, replicas, users};
 use server_common::{Launch, consul_cluster, http_get, until};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use waypost::registry::consul::{Check, Consul, ConsulBuilder};
 use waypost::testing::{self, Fault};
-use waypost::{Balancer, Discover, Endpoint, Registration, Registry, ServiceName};
+use waypost::{Discover, Endpoint, Registry};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const INDEX: &str = "X-Consul-Index: 7\r\n";
-
-fn users() -> ServiceName {
-    "users".parse().unwrap()
-}
 
 fn one_instance() -> String {
     r#"[{"Node":{"Node":"n","Address":"10.0.0.1"},
@@ -216,94 +210,6 @@ async fn bad_settings_are_refused_with_the_field() {
         );
         assert!(!error.to_string().contains("pw"), "{error}");
     }
-}
-
-/// Real HTTP calls, one after the other, through a balancer on `registry`.
-struct Load {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    calling: JoinHandle<Vec<String>>,
-}
-
-impl Load {
-    async fn start(registry: Consul) -> Self {
-        let users = Balancer::builder("users").build(registry).await.unwrap();
-        users.ready(PATIENCE).await.unwrap();
-        // The tests' reqwest has TLS, and will not choose a provider by itself.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-            .with(users.middleware())
-            .build();
-        let (stop, sent): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
-        let (until, count) = (stop.clone(), sent.clone());
-        let calling = tokio::spawn(async move {
-            let mut lost = Vec::new();
-            while !until.load(Ordering::Relaxed) {
-                let answer = client.get("http://users/").send().await;
-                match answer {
-                    Ok(answer) if answer.status() == 200 => {}
-                    other => lost.push(format!("{other:?}")),
-                }
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-            lost
-        });
-        let load = Self {
-            stop,
-            sent,
-            calling,
-        };
-        load.goes_on().await;
-        load
-    }
-
-    /// Returns when 50 calls more have been answered.
-    async fn goes_on(&self) {
-        let from = self.sent.load(Ordering::Relaxed);
-        until("calls go on", PATIENCE, async || {
-            self.sent.load(Ordering::Relaxed) > from + 50
-        })
-        .await;
-    }
-
-    async fn lost_nothing(self) {
-        self.goes_on().await;
-        self.stop.store(true, Ordering::Relaxed);
-        let lost = self.calling.await.unwrap();
-        assert!(lost.is_empty(), "{} calls lost: {:?}", lost.len(), lost[0]);
-    }
-}
-
-async fn replicas(registry: &Consul) -> (Vec<HttpServer>, Vec<Registration>) {
-    let mut servers = Vec::new();
-    let mut held = Vec::new();
-    for name in ["a", "b", "c"] {
-        let server = HttpServer::start(name).await;
-        let endpoint = Endpoint::builder(server.address).id(name).build().unwrap();
-        held.push(registry.register(&users(), endpoint).await.unwrap());
-        servers.push(server);
-    }
-    (servers, held)
-}
-
-async fn all_registered(held: &[Registration], sets: &Consul) {
-    until("every registration is well", PATIENCE, async || {
-        held.iter().all(|it| it.state().is_registered())
-    })
-    .await;
-    let mut sets = sets.watch(&users());
-    let waiting = async {
-        loop {
-            if let Some(Ok(set)) = sets.next().await
-                && set.iter().filter(|it| it.takes_calls()).count() == 3
-            {
-                return;
-            }
-        }
-    };
-    timeout(PATIENCE, waiting)
-        .await
-        .expect("all three are up again");
 }
 
 fn short(url: String) -> ConsulBuilder {

@@ -93,5 +93,9 @@ async fn main() {
         measure(consul).await;
         many::in_consul().await;
     }
+    if let Some(etcd) = subjects::InEtcd::start().await {
+        measure(etcd).await;
+        many::in_etcd().await;
+    }
     measure(subjects::InEureka::start().await).await;
 }

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use waypost::registry::Consul;
-use waypost::{Discover as _, ServiceName};
+use waypost::registry::{Consul, Etcd};
+use waypost::{Discover, ServiceName};
 
-use super::server_common::{Launch, http_get};
+use super::server_common::{Launch, Server, http_get};
 
 const MANY: usize = 10_000;
 const CHANGES: usize = 20;
@@ -37,9 +39,73 @@ pub(super) async fn in_consul() {
     let alone = begun.elapsed();
 
     let registry = Consul::builder(format!("http://{}", server.address())).build();
+    let registry = registry.expect("the settings are right");
+    let (first, cost) = read(registry, async |i| agent.register(i, 2).await).await;
+    tell("Consul", text.len(), alone, first, cost);
+}
+
+pub(super) async fn in_etcd() {
+    let Some(launch) = Launch::of("etcd") else {
+        return;
+    };
+    let server = launch.start().await;
+    // A transaction holds 128 at most.
+    for from in (0..MANY).step_by(100) {
+        let mut puts = String::new();
+        for i in from..from + 100 {
+            puts += &put_in_etcd(i, 1);
+        }
+        etcdctl(&server, &["txn"], &format!("\n{puts}\n\n"));
+    }
+    let begun = Instant::now();
+    let all = etcdctl(&server, &["get", "--prefix", "many/"], "");
+    let alone = begun.elapsed();
+
+    let registry = Etcd::builder(format!("http://{}", server.address())).build();
+    let registry = registry.expect("the settings are right");
+    let change = async |i| {
+        let put = format!("\n{}\n\n", put_in_etcd(i, 2));
+        etcdctl(&server, &["txn"], &put);
+    };
+    let (first, cost) = read(registry, change).await;
+    tell(
+        "etcd (its answer by etcdctl)",
+        all.len(),
+        alone,
+        first,
+        cost,
+    );
+}
+
+fn put_in_etcd(i: usize, weight: u32) -> String {
+    let (a, b) = (i / 250, i % 250);
+    format!(
+        "put many/many-{i} '{{\"Op\":0,\"Addr\":\"10.0.{a}.{b}:80\",\"Metadata\":{{\"waypost\":{{\"weight\":{weight}}}}}}}'\n"
+    )
+}
+
+fn etcdctl(server: &Server, words: &[&str], input: &str) -> String {
+    let mut child = server
+        .program("usr/bin/etcdctl")
+        .args(["--endpoints", &server.address()])
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("etcdctl was unpacked");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "etcdctl {words:?}");
+    String::from_utf8(output.stdout).expect("etcdctl speaks UTF-8")
+}
+
+/// The time to the first set, and what one change costs of our CPU.
+async fn read(registry: impl Discover, mut change: impl AsyncFnMut(usize)) -> (Duration, Duration) {
     let service: ServiceName = "many".parse().expect("it is a name");
     let begun = Instant::now();
-    let mut sets = registry.expect("the settings are right").watch(&service);
+    let mut sets = registry.watch(&service);
     let first = sets.next().await.expect("no end").expect("it answers");
     let took = begun.elapsed();
     assert_eq!(first.len(), MANY);
@@ -48,15 +114,18 @@ pub(super) async fn in_consul() {
     for i in 0..CHANGES {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let before = own_cpu();
-        agent.register(i * 400, 2).await;
+        change(i * 400).await;
         sets.next().await.expect("no end").expect("it answers");
         cost += own_cpu().saturating_sub(before);
     }
+    (took, cost / CHANGES as u32)
+}
+
+fn tell(what: &str, bytes: usize, alone: Duration, first: Duration, cost: Duration) {
     println!(
-        "Consul, {MANY} instances ({:.1} MB): the server's own answer {alone:.0?}, our first set \
-         {took:.0?}; one change {:.1?} of our CPU",
-        text.len() as f64 / 1e6,
-        cost / CHANGES as u32,
+        "{what}, {MANY} instances ({:.1} MB): the server's own answer {alone:.0?}, our first set \
+         {first:.0?}; one change {cost:.1?} of our CPU",
+        bytes as f64 / 1e6,
     );
 }
 

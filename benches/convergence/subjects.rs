@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use waypost::registry::{Consul, Dns, Eureka, File};
+use waypost::registry::{Consul, Dns, Etcd, Eureka, File};
 use waypost::{Discover, Endpoint, InMemory, Registration, Registry as _, ServiceName};
 
 use super::Subject;
@@ -165,6 +165,42 @@ impl Subject for InConsul {
         let service = users();
         let registering = self.writer.register(&service, endpoint(port));
         self.held = Some(registering.await.expect("the agent takes it"));
+    }
+}
+
+pub(super) struct InEtcd {
+    _server: Server,
+    writer: Etcd,
+    reader: Etcd,
+    held: Option<Registration>,
+}
+
+impl InEtcd {
+    pub(super) async fn start() -> Option<Self> {
+        let server = Launch::of("etcd")?.start().await;
+        let build = || Etcd::builder(format!("http://{}", server.address())).build();
+        Some(Self {
+            writer: build().expect("the settings are right"),
+            reader: build().expect("the settings are right"),
+            _server: server,
+            held: None,
+        })
+    }
+}
+
+impl Subject for InEtcd {
+    const NAME: &'static str = "etcd";
+    const BOUND: &'static str = "a watch";
+    const ROUNDS: u16 = 200;
+
+    fn source(&self) -> impl Discover {
+        self.reader.clone()
+    }
+
+    async fn change(&mut self, port: u16) {
+        let service = users();
+        let registering = self.writer.register(&service, endpoint(port));
+        self.held = Some(registering.await.expect("the server takes it"));
     }
 }
 

@@ -13,34 +13,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
+use super::transport::{Tls, causes, checked_urls, tcp};
 use crate::error::Error;
 
 /// The servers of one registry, the first preferred.
 pub(super) struct Servers {
     system: &'static str,
-    bases: Vec<Base>,
+    urls: Vec<String>,
     /// The one that answered last, as far as anybody knows.
     current: AtomicUsize,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     headers: HeaderMap,
     max_body: usize,
-}
-
-/// Where one server is: scheme, authority, and a path before every other.
-#[derive(Clone)]
-struct Base {
-    url: String,
 }
 
 /// What a server said.
@@ -62,15 +54,6 @@ pub(super) struct Ask {
     pub(super) within: Duration,
 }
 
-/// What TLS needs, as PEM.
-#[derive(Clone, Default)]
-pub(super) struct Tls {
-    /// Authorities to trust in place of the machine's own.
-    pub(super) authorities: Option<Vec<u8>>,
-    /// This client's certificate chain, and its key.
-    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
 impl Servers {
     pub(super) fn new(
         system: &'static str,
@@ -79,30 +62,20 @@ impl Servers {
         tls: &Tls,
         max_body: usize,
     ) -> Result<Arc<Self>, Error> {
-        let bases = urls.iter().map(|url| Base::new(url));
-        let bases: Vec<Base> = bases.collect::<Result<_, _>>()?;
-        let secure = bases.iter().any(|base| base.url.starts_with("https:"));
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(5)));
-        // A host that vanished is noticed in the middle of a long wait: after
-        // 15 s of silence it is asked three times, every 5 s.
-        connector.set_keepalive(Some(Duration::from_secs(15)));
-        connector.set_keepalive_interval(Some(Duration::from_secs(5)));
-        connector.set_keepalive_retries(Some(3));
+        let urls = checked_urls(urls)?;
+        let secure = urls.iter().any(|url| url.starts_with("https:"));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls.config(secure)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(connector);
+            .wrap_connector(tcp());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
         Ok(Arc::new(Self {
             system,
-            bases,
+            urls,
             current: AtomicUsize::new(0),
             client,
             headers,
@@ -111,7 +84,7 @@ impl Servers {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bases.len()
+        self.urls.len()
     }
 
     /// The server to ask first.
@@ -131,7 +104,7 @@ impl Servers {
 
     /// For messages: which registry, and where.
     pub(super) fn origin(&self, server: usize) -> String {
-        format!("{} {}", self.system, self.bases[server].url)
+        format!("{} {}", self.system, self.urls[server])
     }
 
     /// Asks one server. An answer with any status is an answer.
@@ -201,7 +174,7 @@ impl Servers {
     }
 
     async fn exchange(&self, server: usize, ask: &Ask) -> Result<Reply, Trouble> {
-        let url = format!("{}{}", self.bases[server].url, ask.path);
+        let url = format!("{}{}", self.urls[server], ask.path);
         let mut request = http::Request::builder()
             .method(ask.method.clone())
             .uri(url)
@@ -238,8 +211,7 @@ impl Servers {
 impl fmt::Debug for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the headers: a token is among them.
-        let urls: Vec<&str> = self.bases.iter().map(|base| base.url.as_str()).collect();
-        f.debug_tuple(self.system).field(&urls).finish()
+        f.debug_tuple(self.system).field(&self.urls).finish()
     }
 }
 
@@ -266,98 +238,13 @@ impl Reply {
     }
 }
 
-impl Base {
-    fn new(url: &str) -> Result<Self, Error> {
-        // A URL may hold a password; what is refused is not repeated then.
-        let refused = |reason: &str| {
-            let shown = if url.contains('@') { "(hidden)" } else { url };
-            Err(Error::invalid("url", shown, reason))
-        };
-        let Ok(uri) = url.parse::<Uri>() else {
-            return refused("it is no URL; write `http://host:port`");
-        };
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return refused("it must begin with `http://` or `https://`");
-        }
-        if uri.host().is_none_or(str::is_empty) {
-            return refused("it has no host; write `http://host:port`");
-        }
-        if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
-            return refused("a user or password in it would end up in logs; give a token instead");
-        }
-        if uri.query().is_some() {
-            return refused("it has a query; give the parts of it as settings");
-        }
-        Ok(Self {
-            url: url.trim_end_matches('/').to_owned(),
-        })
-    }
-}
-
-impl Tls {
-    fn config(&self, secure: bool) -> Result<ClientConfig, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::invalid("tls", "", error))?
-            .with_root_certificates(self.roots(secure)?);
-        let Some((chain, key)) = &self.identity else {
-            return Ok(config.with_no_client_auth());
-        };
-        let field = "client_certificate";
-        let chain = certificates(field, chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
-            Error::invalid(field, "(key)", format!("it is no PEM key: {error}"))
-        })?;
-        config
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| Error::invalid(field, "(key)", error))
-    }
-
-    fn roots(&self, secure: bool) -> Result<RootCertStore, Error> {
-        let mut roots = RootCertStore::empty();
-        match &self.authorities {
-            Some(pem) => {
-                let field = "ca_certificate";
-                for certificate in certificates(field, pem)? {
-                    roots
-                        .add(certificate)
-                        .map_err(|error| Error::invalid(field, "(PEM)", error))?;
-                }
-            }
-            // Reading the machine's store takes milliseconds: only where asked.
-            None if secure => {
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs);
-            }
-            None => {}
-        }
-        Ok(roots)
-    }
-}
-
-fn certificates(field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(Error::invalid(field, "(PEM)", "it holds no certificate")),
-        Err(error) => Err(Error::invalid(field, "(PEM)", error)),
-    }
-}
-
 /// Why there was no answer: the whole chain of causes in one line.
 #[derive(Debug)]
 struct Trouble(Box<dyn StdError + Send + Sync>);
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        f.write_str(&causes(&*self.0))
     }
 }
 
@@ -400,26 +287,6 @@ pub(super) fn path_safe(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bad_url_is_refused_with_the_reason_and_without_its_password() {
-        for (bad, why) in [
-            ("127.0.0.1:8500", "http://"),
-            ("ftp://a", "http://"),
-            ("http://", "URL"),
-            ("http://a?b=c", "query"),
-            ("http://me:secret@a:80", "password"),
-        ] {
-            let error = Base::new(bad).err().unwrap();
-            assert!(error.is_invalid());
-            let text = error.to_string();
-            assert!(text.contains(why) && !text.contains("secret"), "{text}");
-        }
-        assert_eq!(
-            Base::new("http://a:1/consul/").ok().unwrap().url,
-            "http://a:1/consul"
-        );
-    }
 
     #[test]
     fn text_becomes_part_of_a_url() {

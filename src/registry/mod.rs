@@ -19,7 +19,7 @@
 //! Implement the traits, and run the contract suite of the `testing` module
 //! (feature `testing`) on it: the same that ours pass.
 
-#[cfg(any(test, feature = "consul", feature = "eureka"))]
+#[cfg(any(test, feature = "consul", feature = "etcd", feature = "eureka"))]
 mod announce;
 mod compose;
 #[cfg(feature = "consul")]
@@ -27,13 +27,22 @@ mod compose;
 pub mod consul;
 #[cfg(feature = "dns")]
 mod dns;
+#[cfg(feature = "etcd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
+pub mod etcd;
 #[cfg(feature = "eureka")]
 #[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
 pub mod eureka;
 #[cfg(feature = "file")]
 mod file;
 mod fixed;
-#[cfg(any(test, feature = "consul", feature = "dns", feature = "eureka"))]
+#[cfg(any(
+    test,
+    feature = "consul",
+    feature = "dns",
+    feature = "etcd",
+    feature = "eureka"
+))]
 mod follow;
 mod guard;
 #[cfg(any(feature = "consul", feature = "eureka"))]
@@ -42,6 +51,8 @@ mod memory;
 mod registration;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
+mod transport;
 
 use std::sync::Arc;
 
@@ -54,6 +65,9 @@ pub use compose::{Fallback, Map, Merge};
 pub use consul::Consul;
 #[cfg(feature = "dns")]
 pub use dns::{Dns, DnsBuilder, Families};
+#[cfg(feature = "etcd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
+pub use etcd::Etcd;
 #[cfg(feature = "eureka")]
 #[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
 pub use eureka::Eureka;

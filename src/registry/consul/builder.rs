@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::super::http::{Servers, Tls, encoded};
+use super::super::http::{Servers, encoded};
+use super::super::transport::Tls;
 use super::{Consul, Shared};
 use crate::error::Error;
 

@@ -1,0 +1,158 @@
+//! Connections to a registry's servers: which URLs are taken, how TCP and TLS
+//! are set up, and why there was no answer.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::error::Error;
+
+/// Where servers are: scheme, authority, and a path before every other, without
+/// the slash at its end.
+pub(super) fn checked_urls(urls: &[String]) -> Result<Vec<String>, Error> {
+    urls.iter().map(|url| checked_url(url)).collect()
+}
+
+fn checked_url(url: &str) -> Result<String, Error> {
+    // A URL may hold a password; what is refused is not repeated then.
+    let refused = |reason: &str| {
+        let shown = if url.contains('@') { "(hidden)" } else { url };
+        Err(Error::invalid("url", shown, reason))
+    };
+    let Ok(uri) = url.parse::<Uri>() else {
+        return refused("it is no URL; write `http://host:port`");
+    };
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return refused("it must begin with `http://` or `https://`");
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return refused("it has no host; write `http://host:port`");
+    }
+    if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
+        return refused("a user or password in it would end up in logs; give a token instead");
+    }
+    if uri.query().is_some() {
+        return refused("it has a query; give the parts of it as settings");
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// TCP that notices a server which is gone.
+pub(super) fn tcp() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(Duration::from_secs(5)));
+    // A host that vanished is noticed in the middle of a long wait: after
+    // 15 s of silence it is asked three times, every 5 s.
+    connector.set_keepalive(Some(Duration::from_secs(15)));
+    connector.set_keepalive_interval(Some(Duration::from_secs(5)));
+    connector.set_keepalive_retries(Some(3));
+    connector
+}
+
+/// What TLS needs, as PEM.
+#[derive(Clone, Default)]
+pub(super) struct Tls {
+    /// Authorities to trust in place of the machine's own.
+    pub(super) authorities: Option<Vec<u8>>,
+    /// This client's certificate chain, and its key.
+    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Tls {
+    pub(super) fn config(&self, secure: bool) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::invalid("tls", "", error))?
+            .with_root_certificates(self.roots(secure)?);
+        let Some((chain, key)) = &self.identity else {
+            return Ok(config.with_no_client_auth());
+        };
+        let field = "client_certificate";
+        let chain = certificates(field, chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+            Error::invalid(field, "(key)", format!("it is no PEM key: {error}"))
+        })?;
+        config
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| Error::invalid(field, "(key)", error))
+    }
+
+    fn roots(&self, secure: bool) -> Result<RootCertStore, Error> {
+        let mut roots = RootCertStore::empty();
+        match &self.authorities {
+            Some(pem) => {
+                let field = "ca_certificate";
+                for certificate in certificates(field, pem)? {
+                    roots
+                        .add(certificate)
+                        .map_err(|error| Error::invalid(field, "(PEM)", error))?;
+                }
+            }
+            // Reading the machine's store takes milliseconds: only where asked.
+            None if secure => {
+                let found = rustls_native_certs::load_native_certs();
+                roots.add_parsable_certificates(found.certs);
+            }
+            None => {}
+        }
+        Ok(roots)
+    }
+}
+
+fn certificates(field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(Error::invalid(field, "(PEM)", "it holds no certificate")),
+        Err(error) => Err(Error::invalid(field, "(PEM)", error)),
+    }
+}
+
+/// An error and what caused it in one line, each text once.
+pub(super) fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let this = error.to_string();
+        if !text.ends_with(&this) {
+            text.push_str(": ");
+            text.push_str(&this);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_url_is_refused_with_the_reason_and_without_its_password() {
+        for (bad, why) in [
+            ("127.0.0.1:8500", "http://"),
+            ("ftp://a", "http://"),
+            ("http://", "URL"),
+            ("http://a?b=c", "query"),
+            ("http://me:secret@a:80", "password"),
+        ] {
+            let error = checked_url(bad).unwrap_err();
+            assert!(error.is_invalid());
+            let text = error.to_string();
+            assert!(text.contains(why) && !text.contains("secret"), "{text}");
+        }
+        assert_eq!(
+            checked_url("http://a:1/consul/").unwrap(),
+            "http://a:1/consul"
+        );
+    }
+}

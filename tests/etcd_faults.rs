@@ -1,0 +1,508 @@
+//! What comes of etcd when it fails, hangs, lies or is not etcd at all.
+
+mod client_common;
+mod grpc_server;
+mod hostile;
+mod registry_common;
+mod server_common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use grpc_server::{Grpc, Reply};
+use hostile::{Answer, Hostile};
+use registry_common::{Load, Mode, Proxy, all_registered, replicas, set_where, users};
+use server_common::{Launch, Server, etcd_cluster, http_get, until};
+use tokio::time::{Instant, timeout};
+use waypost::registry::etcd::{Etcd, EtcdBuilder, Layout};
+use waypost::testing::{self, Fault};
+use waypost::{Discover as _, Endpoint, Registry as _};
+
+/// Generous, as several servers start at once on two cores.
+const PATIENCE: Duration = Duration::from_secs(30);
+const TTL: Duration = Duration::from_secs(3);
+
+/// Each of these, on etcd 3.5 and on 3.4.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod etcd_3_5 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name("etcd").await;
+            })*
+        }
+        mod etcd_3_4 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name("etcd34").await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    keeps_the_laws_of_chaos
+    no_call_is_lost_while_the_server_is_killed_and_restarts
+    no_call_is_lost_while_the_server_is_paused_for_longer_than_a_lease
+    no_call_is_lost_while_the_server_restarts_empty
+    no_call_is_lost_while_the_leader_of_three_is_killed
+}
+
+fn at(address: impl std::fmt::Display) -> EtcdBuilder {
+    Etcd::builder(format!("http://{address}"))
+        .lease_ttl(TTL)
+        .request_timeout(Duration::from_secs(1))
+}
+
+async fn no_call_is_lost_while_the_server_is_killed_and_restarts(version: &'static str) {
+    let Some(launch) = Launch::of(version) else {
+        return;
+    };
+    let mut server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.kill();
+    load.goes_on().await;
+    until("a beat failed", PATIENCE, async || {
+        !held[0].state().is_registered()
+    })
+    .await;
+    load.goes_on().await;
+    server.restart().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+async fn no_call_is_lost_while_the_server_restarts_empty(version: &'static str) {
+    let Some(launch) = Launch::of(version) else {
+        return;
+    };
+    let mut server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.forget();
+    load.goes_on().await;
+    server.restart().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+async fn no_call_is_lost_while_the_server_is_paused_for_longer_than_a_lease(version: &'static str) {
+    let Some(launch) = Launch::of(version) else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.pause().await;
+    let paused = Instant::now();
+    until("longer than a lease", PATIENCE, async || {
+        paused.elapsed() > TTL + Duration::from_secs(2)
+    })
+    .await;
+    load.goes_on().await;
+    server.resume();
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+async fn no_call_is_lost_while_the_leader_of_three_is_killed(version: &'static str) {
+    let Some(mut cluster) = etcd_cluster(version).await else {
+        return;
+    };
+    let mut leads = 0;
+    for (i, member) in cluster.iter().enumerate() {
+        let (_, metrics) = http_get(member.port(), "/metrics").await.unwrap();
+        if metrics.contains("etcd_server_is_leader 1") {
+            leads = i;
+        }
+    }
+    let mut builder = at(cluster[leads].address());
+    for member in &cluster {
+        builder = builder.endpoint(format!("http://{}", member.address()));
+    }
+    let registry = builder.build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    cluster[leads].kill();
+    load.goes_on().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+/// An etcd behind a proxy, and what can be done to both.
+struct Hurt {
+    server: Server,
+    proxy: Proxy,
+    /// The folder of its data as it was before anything was registered.
+    older: tempfile::TempDir,
+}
+
+impl Hurt {
+    async fn new(mut server: Server) -> Self {
+        let older = tempfile::tempdir().unwrap();
+        server.kill();
+        copy(&server.dir().join("data"), older.path());
+        server.restart().await;
+        let proxy = Proxy::start(server.address()).await;
+        Self {
+            server,
+            proxy,
+            older,
+        }
+    }
+
+    fn etcdctl(&self, arguments: &[&str]) -> String {
+        let mut etcdctl = self.server.program("usr/bin/etcdctl");
+        etcdctl.args(["--endpoints", &self.server.address()]);
+        let output = etcdctl.args(arguments).env("ETCDCTL_API", "3").output();
+        let output = output.expect("etcdctl was unpacked");
+        assert!(output.status.success(), "etcdctl {arguments:?}");
+        String::from_utf8(output.stdout).expect("etcdctl speaks UTF-8")
+    }
+}
+
+/// Puts a copy of `from` in the place of what is in `to`.
+fn copy(from: &Path, to: &Path) {
+    if let Ok(entries) = fs::read_dir(to) {
+        for entry in entries {
+            fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
+    }
+    let mut copying = Command::new("cp");
+    let copied = copying.arg("-a").arg(from.join(".")).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
+impl testing::Faults for Hurt {
+    fn hurt(&mut self, fault: Fault) -> BoxFuture<'_, bool> {
+        async move {
+            match fault {
+                Fault::Cut => self.proxy.set(Mode::Cut),
+                Fault::Garbage => self.proxy.set(Mode::Garbage),
+                Fault::HalfOpen | Fault::SessionLost => self.server.pause().await,
+                Fault::Restart => self.server.kill(),
+                Fault::BackEmpty => self.server.forget(),
+                Fault::BackOlder => {
+                    self.server.kill();
+                    copy(self.older.path(), &self.server.dir().join("data"));
+                }
+                Fault::IndexReset => {
+                    self.proxy.set(Mode::Cut);
+                    self.etcdctl(&["put", "a", "1"]);
+                    let status = self.etcdctl(&["put", "a", "2", "-w", "json"]);
+                    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+                    let revision = status["header"]["revision"].to_string();
+                    self.etcdctl(&["compact", "--physical", &revision]);
+                }
+                _ => return false,
+            }
+            true
+        }
+        .boxed()
+    }
+
+    fn heal(&mut self, fault: Fault) -> BoxFuture<'_, ()> {
+        async move {
+            match fault {
+                Fault::HalfOpen | Fault::SessionLost => self.server.resume(),
+                Fault::Restart | Fault::BackEmpty | Fault::BackOlder => {
+                    self.server.restart().await;
+                }
+                _ => self.proxy.set(Mode::Open),
+            }
+        }
+        .boxed()
+    }
+
+    fn lasting(&self, fault: Fault) -> Duration {
+        match fault {
+            Fault::SessionLost => TTL + Duration::from_secs(2),
+            _ => Duration::from_secs(2),
+        }
+    }
+}
+
+async fn keeps_the_laws_of_chaos(version: &'static str) {
+    let Some(launch) = Launch::of(version) else {
+        return;
+    };
+    let hurt = Hurt::new(launch.start().await).await;
+    let registry = at(hurt.proxy.address).build().unwrap();
+    let tried = testing::chaos(registry, hurt, Duration::from_mins(1)).await;
+    assert_eq!(tried, Fault::ALL, "every fault there is");
+}
+
+/// What is no gRPC at all.
+fn bad_answers() -> Vec<(&'static str, Answer)> {
+    let html = "<html>hello</html>";
+    vec![
+        ("HTTP/1", Answer::new("200 OK", "", html)),
+        ("not HTTP", Answer::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())),
+        ("endless", Answer::Endless),
+        ("silent", Answer::Silence),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_speaks_no_grpc_is_a_typed_error_that_costs_little() {
+    for (name, answer) in bad_answers() {
+        let server = Hostile::start(answer).await;
+        let registry = at(server.address).user("me", "s3cret").build().unwrap();
+        let mut sets = registry.watch(&users());
+        let first = timeout(PATIENCE, sets.next()).await;
+        let first = first.unwrap_or_else(|_| panic!("{name}: an error comes in time"));
+        let error = first.unwrap().expect_err(name);
+        let text = error.to_string();
+        assert!(error.is_registry(), "{name}: {text}");
+        assert!(text.contains(&server.address.to_string()), "{name}: {text}");
+        assert!(text.len() < 700 && !text.contains("s3cret"), "{text}");
+
+        let polled = async { while sets.next().await.unwrap().is_err() {} };
+        let polled = timeout(Duration::from_secs(1), polled).await;
+        assert!(polled.is_err(), "{name}");
+        let asked = server.asked();
+        assert!(asked <= 40, "{name}: asked {asked} times in a second");
+        assert!(server.sent() < (8 << 20) * (asked + 1), "{name}");
+    }
+}
+
+fn one() -> Reply {
+    Reply::range(7, &[("users/a", r#"{"Op":0,"Addr":"10.0.0.1:80"}"#)])
+}
+
+/// What comes for `Range` and for `Watch`, and what the error says.
+fn wrong_replies() -> Vec<(&'static str, Reply, Reply, &'static str)> {
+    vec![
+        ("HTML", Reply::Html, Reply::Silent, "Range"),
+        ("403", Reply::Http(403), Reply::Silent, "403"),
+        ("503", Reply::Http(503), Reply::Silent, "503"),
+        ("302", Reply::Http(302), Reply::Silent, "302"),
+        (
+            "a status",
+            Reply::status(14, "no leader"),
+            Reply::Silent,
+            "no leader",
+        ),
+        (
+            "too much to do",
+            Reply::status(8, "too many requests"),
+            Reply::Silent,
+            "too many",
+        ),
+        (
+            "no method",
+            Reply::status(12, "unknown service"),
+            Reply::Silent,
+            "client port",
+        ),
+        (
+            "garbage",
+            Reply::message(b"\xff\xff\xff\xff"),
+            Reply::Silent,
+            "Range",
+        ),
+        (
+            "nothing in it",
+            Reply::message(b""),
+            Reply::Silent,
+            "no header",
+        ),
+        (
+            "a long message",
+            Reply::Raw(b"\0\xff\xff\xff\xff".to_vec()),
+            Reply::Silent,
+            "max_message",
+        ),
+        (
+            "half a message",
+            Reply::Raw(b"\0\0\0\0\x09ab".to_vec()),
+            Reply::Silent,
+            "Range",
+        ),
+        ("endless", Reply::Endless, Reply::Silent, "max_message"),
+        (
+            "silent",
+            Reply::Silent,
+            Reply::Silent,
+            "not answered within",
+        ),
+        ("a watch that ends", one(), Reply::status(0, ""), "Watch"),
+        (
+            "a watch that is refused",
+            one(),
+            Reply::status(14, "no leader"),
+            "no leader",
+        ),
+        (
+            "a watch of garbage",
+            one(),
+            Reply::message(b"\xff\xff"),
+            "Watch",
+        ),
+        ("a watch of nothing", one(), Reply::message(b""), "Watch"),
+        (
+            "a silent watch",
+            one(),
+            Reply::Silent,
+            "not answered within",
+        ),
+        ("compacted, always", one(), Reply::compacted(9), "history"),
+        (
+            "canceled, always",
+            one(),
+            Reply::canceled("no leader"),
+            "no leader",
+        ),
+        ("another cluster", one(), Reply::created(3), "history"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_that_is_not_etcds_is_a_typed_error_that_costs_little_and_passes() {
+    for (name, range, watch, says) in wrong_replies() {
+        let server = Grpc::start(range, watch).await;
+        let registry = at(server.address).max_message(1 << 20).build().unwrap();
+        let mut sets = registry.watch(&users());
+        let failing = async {
+            loop {
+                if let Err(error) = sets.next().await.unwrap() {
+                    return error;
+                }
+            }
+        };
+        let error = timeout(PATIENCE, failing).await;
+        let error = error.unwrap_or_else(|_| panic!("{name}: an error comes in time"));
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains(says), "{name}: {text}");
+        assert!(text.contains(&server.address.to_string()), "{name}: {text}");
+        assert!(text.len() < 700, "{name}: {text}");
+
+        let before = server.asked();
+        let polled = async {
+            loop {
+                drop(sets.next().await);
+            }
+        };
+        let polled: Result<(), _> = timeout(Duration::from_secs(1), polled).await;
+        assert!(polled.is_err());
+        let asked = server.asked() - before;
+        assert!(asked <= 40, "{name}: asked {asked} times in a second");
+        assert!(server.sent() < (asked + before) * (8 << 20), "{name}");
+
+        server.answer(one(), Reply::created(7));
+        let set = set_where(&mut sets, name, |set| set.len() == 1).await;
+        assert_eq!(set.endpoints()[0].id().as_str(), "a");
+    }
+}
+
+/// etcd breaks up what is longer than a request may be, also what happened at
+/// one revision.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_parts_counts_when_its_last_part_is_there() {
+    let [a, b, c] = ["users/a", "users/b", "users/c"].map(|key| {
+        let value = r#"{"Op":0,"Addr":"10.0.0.1:80"}"#;
+        (key, value)
+    });
+    let parts = Reply::parts(7, &[&[a], &[b], &[c]]);
+    let Reply::Raw(bytes) = &parts else {
+        unreachable!("it is messages");
+    };
+    let part = Reply::parts(7, &[&[c]]);
+    let Reply::Raw(last) = &part else {
+        unreachable!("it is messages");
+    };
+    let created = Reply::created(7);
+    let Reply::Raw(begin) = &created else {
+        unreachable!("it is a message");
+    };
+    let without_last = bytes.len() - (last.len() - begin.len());
+    let broken_off = Reply::Ends(bytes[..without_last].to_vec());
+    let server = Grpc::start(Reply::range(7, &[]), broken_off).await;
+    let registry = at(server.address).build().unwrap();
+    let mut sets = registry.watch(&users());
+    let mut failed = 0;
+    while failed < 3 {
+        match sets.next().await.unwrap() {
+            Ok(set) => assert!(set.is_empty(), "a part is no answer: {set:?}"),
+            Err(error) => {
+                assert!(error.to_string().contains("ends here"), "{error}");
+                failed += 1;
+            }
+        }
+    }
+    server.answer(Reply::range(7, &[]), parts);
+    let set = set_where(&mut sets, "all parts", |set| !set.is_empty()).await;
+    assert_eq!(set.len(), 3, "all of them at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_without_end_do_not_fill_the_memory() {
+    let server = Grpc::start(Reply::range(7, &[]), Reply::Events).await;
+    let registry = at(server.address).max_message(1 << 20).build().unwrap();
+    let mut sets = registry.watch(&users());
+    let failing = async {
+        loop {
+            match sets.next().await.unwrap() {
+                Ok(set) => assert!(set.len() < 100_000),
+                Err(error) => return error,
+            }
+        }
+    };
+    let error = timeout(Duration::from_mins(1), failing).await.unwrap();
+    let text = error.to_string();
+    assert!(text.contains("more than 1048576 bytes"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_listens_there() {
+    let port = server_common::free_port();
+    let registry = at(format!("127.0.0.1:{port}")).build().unwrap();
+    let read = registry.watch(&users()).next().await.unwrap().unwrap_err();
+    let here = Endpoint::at("10.0.0.1:80").unwrap();
+    let write = registry.register(&users(), here).await.unwrap_err();
+    for error in [read, write] {
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains("refused"), "{text}");
+        assert!(text.contains(&port.to_string()), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn bad_settings_are_refused_with_the_field() {
+    let at = || Etcd::builder("http://127.0.0.1:2379");
+    for (builder, field) in [
+        (Etcd::builder("127.0.0.1:2379"), "url"),
+        (at().endpoint("http://me:pw@10.0.0.1:2379"), "url"),
+        (at().lease_ttl(Duration::from_millis(2_500)), "lease_ttl"),
+        (at().lease_ttl(Duration::from_secs(1)), "lease_ttl"),
+        (at().request_timeout(Duration::ZERO), "request_timeout"),
+        (at().max_message(0), "max_message"),
+        (at().prefix("a\n"), "prefix"),
+        (
+            at().layout(Layout::Plain).ca_certificate("x"),
+            "ca_certificate",
+        ),
+    ] {
+        let error = builder.build().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            error.is_invalid() && text.starts_with(field),
+            "{field}: {text}"
+        );
+        assert!(!text.contains("pw"), "{text}");
+    }
+}
+
+#[test]
+fn without_a_runtime_nothing_is_built() {
+    let error = Etcd::builder("http://127.0.0.1:2379").build().unwrap_err();
+    assert!(error.to_string().contains("runtime"), "{error}");
+}
