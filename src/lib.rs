@@ -34,6 +34,7 @@
 //! | call any service by the host of its URL | [`client::Directory`] |
 //! | put it around an HTTP client | `client::http` (tower, hyper), `client::reqwest` |
 //! | retry, hedge, limit, throttle | [`resilience`] |
+//! | set it all up in a file | `config` |
 //! | see what goes on | [`observe`] |
 //! | choose how endpoints are picked | [`strategy`] |
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
@@ -61,6 +62,7 @@
 //! | `file` | endpoints from a TOML, JSON or YAML file, read again when it changes |
 //! | `dns` | endpoints from A, AAAA and SRV records |
 //! | `snapshot` | the last known sets on disk, for a start while the registry is down |
+//! | `config` | a whole balancer from TOML, YAML, JSON or environment variables |
 //! | `consul` | the registry in Consul |
 //! | `eureka` | the registry in Eureka |
 //! | `sim` | a simulator that runs the strategies on a fleet that you describe |
@@ -72,6 +74,8 @@
 #[cfg(any(test, feature = "consul", feature = "dns", feature = "eureka"))]
 mod backoff;
 pub mod error;
+#[cfg(any(feature = "config", feature = "file"))]
+mod format;
 pub mod rng;
 mod sync;
 pub mod time;
@@ -99,6 +103,9 @@ pub mod resilience;
 pub mod client;
 
 pub mod observe;
+
+#[cfg(feature = "config")]
+pub mod config;
 
 pub mod server;
 
