@@ -46,6 +46,7 @@ bounded = 1.5
 [outlier_ejection]
 consecutive_failures = 1
 consecutive_errors = 2
+consecutive_gateway_errors = 13
 consecutive_unanswered = 3
 success_rate = 1.5
 failure_percentage = 60
@@ -68,6 +69,7 @@ timeout = "100ms"
 interval = "1s"
 unhealthy_interval = "2s"
 edge_interval = "3s"
+no_traffic_interval = "14s"
 jitter = "4ms"
 healthy_threshold = 5
 unhealthy_threshold = 6
@@ -111,6 +113,7 @@ fn every_setting_of_a_balancer_reaches_its_builder() {
             OutlierEjection::new()
                 .consecutive_failures(1)
                 .consecutive_errors(2)
+                .consecutive_gateway_errors(13)
                 .consecutive_unanswered(3)
                 .success_rate(Some(1.5))
                 .failure_percentage(Some(60))
@@ -133,6 +136,7 @@ fn every_setting_of_a_balancer_reaches_its_builder() {
                 .interval(seconds(1))
                 .unhealthy_interval(seconds(2))
                 .edge_interval(seconds(3))
+                .no_traffic_interval(seconds(14))
                 .jitter(millis(4))
                 .healthy_threshold(5)
                 .unhealthy_threshold(6)
@@ -165,6 +169,7 @@ timeout = "1s"
 per_try_timeout = "2s"
 wait = "3s"
 key = [{ header = "x-user", terminal = true }, { cookie = "c" }, { source = true }]
+subset = [{ header = "x-version", metadata = "version" }, { header = "x-stage", metadata = "stage" }]
 addresses.loopback = false
 hedge = { beyond = 0.9, budget.percent = 1 }
 limits = { in_flight = 1, pending = 2, retries = 3, per_endpoint = 4 }
@@ -185,7 +190,7 @@ budget.throttle = { max_tokens = 100, token_ratio = 0.5 }
 
 #[test]
 fn every_setting_of_calls_reaches_its_builder() {
-    use waypost::client::http::RequestKey;
+    use waypost::client::http::{RequestKey, RequestSubset};
     use waypost::endpoint::AddressPolicy;
     use waypost::resilience::{Aimd, Attempts, Hedge, Limits, Retry, RetryBudget, Throttle};
 
@@ -196,6 +201,8 @@ fn every_setting_of_calls_reaches_its_builder() {
     let key = key
         .and(RequestKey::cookie("c").expect("a name"))
         .and(RequestKey::source());
+    let version = RequestSubset::header("x-version", "version").expect("a name");
+    let stage = RequestSubset::header("x-stage", "stage").expect("a name");
     let budget = RetryBudget::share(1).expect("a share").min_per_second(1);
     // What is left out of a hedge's budget is the hedge's, not a retry's.
     let hedge = Hedge::beyond(0.9).expect("a share").budget(budget);
@@ -217,6 +224,7 @@ fn every_setting_of_calls_reaches_its_builder() {
         .per_try_timeout(seconds(2))
         .wait(seconds(3))
         .key(key)
+        .subset(version.and(&stage))
         .addresses(AddressPolicy::default().without_loopback())
         .hedge(hedge)
         .limits(limits.expect("they are limits"))
@@ -467,7 +475,12 @@ removal_guard.left = 90 => removal_guard.left => from 1 to 85
 removal_guard.hold = '2d' => removal_guard.hold => up to a day
 health_check.interval = '0s' => health_check.interval => more than nothing
 health_check.path = 'up' => health_check.path => begin with `/`
-health_check.host = 'a' => health_check.host => there is no `path`
+health_check.host = 'a' => health_check.host => goes with `path`
+health_check = {grpc = 'a', statuses = [1, 2]} => health_check.statuses => goes with `path`
+health_check = {grpc = 'a', path = '/'} => health_check.grpc => excludes
+health_check.no_traffic_interval = '0s' => health_check.no_traffic_interval => more than nothing
+calls.subset = [{header = 'a b', metadata = 'a'}] => calls.subset.0.header => `a b` is refused
+calls.subset = [{header = 'a'}] => calls.subset.0.metadata => it is empty
 health_check = {path = '/', statuses = [300, 200]} => health_check.statuses => no status
 registry = false => registry => say where
 registry.fixed.addresses = [] => registry.fixed => there is no endpoint
@@ -649,6 +662,29 @@ fn what_is_printed_reads_back() {
     let printed = config.to_toml().expect("TOML");
     assert!(printed.contains("\ntimeout = false\n"), "{printed}");
     assert_eq!(toml(&printed).expect("it reads"), config, "{printed}");
+}
+
+/// What a builder learns later is missed here.
+#[test]
+fn every_setting_of_a_builder_is_a_key() {
+    use waypost::health::{outlier::OutlierEjection, slow_start::SlowStart};
+
+    let second = Duration::from_secs(1);
+    for (section, builder) in [
+        ("outlier_ejection", shown(&OutlierEjection::new())),
+        ("slow_start", shown(&SlowStart::new(second))),
+        ("topology", shown(&waypost::topology::Topology::new())),
+    ] {
+        let keys = keys(&[section.to_owned()]);
+        let fields = builder.lines().filter_map(|line| {
+            // Those of the builder itself, and not of what is in it.
+            let field = line.strip_prefix("    ")?.split_once(": ")?.0;
+            (!field.starts_with(' ')).then(|| field.to_owned())
+        });
+        let fields: BTreeSet<String> = fields.collect();
+        assert!(!fields.is_empty());
+        assert_eq!(fields, keys.into_iter().collect(), "{section}");
+    }
 }
 
 // ---- The reference ---------------------------------------------------------

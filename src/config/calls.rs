@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::retry::{HedgeConfig, RetryConfig};
 use super::time::{self, between};
-use crate::client::http::RequestKey;
+use crate::client::http::{RequestKey, RequestSubset};
 use crate::client::{CallSettings, GrpcStatus, HttpStatus};
 use crate::endpoint::AddressPolicy;
 use crate::error::Error;
@@ -29,6 +29,8 @@ pub struct CallConfig {
     pub classify: ClassifyConfig,
     /// Where the key of a call is found: these places, in order.
     pub key: Vec<KeyConfig>,
+    /// Which part of the split a call names, by its headers.
+    pub subset: Vec<SubsetConfig>,
     /// Refuses addresses that nobody should be sent to.
     pub addresses: Option<AddressConfig>,
     /// What is sent again.
@@ -51,6 +53,7 @@ impl Default for CallConfig {
             wait: Duration::from_secs(5),
             classify: ClassifyConfig::default(),
             key: Vec::new(),
+            subset: Vec::new(),
             addresses: None,
             retry: Some(RetryConfig::default()),
             hedge: None,
@@ -81,6 +84,9 @@ impl CallConfig {
         }
         if let Some(key) = request_key(&self.key)? {
             calls = calls.key(key);
+        }
+        if let Some(subset) = request_subset(&self.subset)? {
+            calls = calls.subset(subset);
         }
         if let Some(addresses) = &self.addresses {
             calls = calls.addresses(addresses.build());
@@ -179,6 +185,35 @@ fn request_key(places: &[KeyConfig]) -> Result<Option<RequestKey>, Error> {
         });
     }
     Ok(key)
+}
+
+/// A header whose value is the metadata of the endpoints that a call names: see
+/// [`RequestSubset`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubsetConfig {
+    /// The header's name.
+    pub header: String,
+    /// The metadata's key.
+    pub metadata: String,
+}
+
+fn request_subset(headers: &[SubsetConfig]) -> Result<Option<RequestSubset>, Error> {
+    let mut subset: Option<RequestSubset> = None;
+    for (at, SubsetConfig { header, metadata }) in headers.iter().enumerate() {
+        let path = format!("calls.subset.{at}");
+        if metadata.is_empty() {
+            let reason = "it is empty; name the key of the endpoints' metadata";
+            return Err(Error::config(format!("{path}.metadata"), reason));
+        }
+        let next = RequestSubset::header(header, metadata);
+        let next = next.map_err(|error| error.within(&path))?;
+        subset = Some(match subset {
+            Some(subset) => subset.and(&next),
+            None => next,
+        });
+    }
+    Ok(subset)
 }
 
 /// An [`AddressPolicy`].

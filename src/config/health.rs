@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(not(feature = "tonic"))]
+use super::registry::without;
 use super::secret::Secret;
 use super::time;
 use crate::error::Error;
@@ -17,9 +19,13 @@ use crate::registry::RemovalGuard;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheckConfig {
-    /// What to `GET`, such as `/healthz`; if not set, the probe only connects.
+    /// What to `GET`, such as `/healthz`. With neither this nor `grpc`, the probe
+    /// only connects.
     pub path: Option<String>,
-    /// The `Host` to ask for.
+    /// The service to ask gRPC's health protocol for, `""` for the server as a
+    /// whole (feature `tonic`).
+    pub grpc: Option<String>,
+    /// The host to ask for.
     pub host: Option<String>,
     /// More headers.
     pub headers: BTreeMap<String, Secret>,
@@ -39,6 +45,10 @@ pub struct HealthCheckConfig {
     /// How often one is that is about to change; as others if not set.
     #[serde(with = "time::option")]
     pub edge_interval: Option<Duration>,
+    /// How often one is of a service that was never called; as others if not
+    /// set.
+    #[serde(with = "time::option")]
+    pub no_traffic_interval: Option<Duration>,
     /// The most that is added to an interval at random.
     #[serde(with = "time")]
     pub jitter: Duration,
@@ -72,6 +82,7 @@ impl Default for HealthCheckConfig {
     fn default() -> Self {
         Self {
             path: None,
+            grpc: None,
             host: None,
             headers: BTreeMap::new(),
             statuses: (200, 200),
@@ -80,6 +91,7 @@ impl Default for HealthCheckConfig {
             interval: Duration::from_secs(10),
             unhealthy_interval: None,
             edge_interval: None,
+            no_traffic_interval: None,
             jitter: Duration::from_secs(1),
             healthy_threshold: 2,
             unhealthy_threshold: 3,
@@ -92,9 +104,17 @@ impl Default for HealthCheckConfig {
 
 impl HealthCheckConfig {
     pub(super) fn build(&self) -> Result<HealthCheck, Error> {
-        let mut check = match &self.path {
-            Some(path) => self.http(path)?,
-            None => self.tcp()?,
+        let mut check = match (&self.path, &self.grpc) {
+            (Some(path), None) => self.http(path)?,
+            (None, Some(service)) => self.grpc(service)?,
+            (None, None) => {
+                self.refuse_http(self.host.is_some())?;
+                HealthCheck::tcp()
+            }
+            (Some(_), Some(_)) => {
+                let reason = "it excludes `path`; set one of them";
+                return Err(Error::config("health_check.grpc", reason));
+            }
         };
         check = check
             .timeout(self.timeout)
@@ -108,6 +128,9 @@ impl HealthCheckConfig {
         }
         if let Some(interval) = self.edge_interval {
             check = check.edge_interval(interval);
+        }
+        if let Some(interval) = self.no_traffic_interval {
+            check = check.no_traffic_interval(interval);
         }
         if let Some(port) = self.port {
             check = check.port(port);
@@ -139,11 +162,27 @@ impl HealthCheckConfig {
         Ok(check)
     }
 
-    /// What only HTTP has is not set.
-    fn tcp(&self) -> Result<HealthCheck, Error> {
+    #[cfg(feature = "tonic")]
+    fn grpc(&self, service: &str) -> Result<HealthCheck, Error> {
+        self.refuse_http(false)?;
+        let check = HealthCheck::grpc(service);
+        Ok(match &self.host {
+            Some(host) => check.host(host),
+            None => check,
+        })
+    }
+
+    #[cfg(not(feature = "tonic"))]
+    #[expect(clippy::unused_self, reason = "as where the feature is on")]
+    fn grpc(&self, _service: &str) -> Result<HealthCheck, Error> {
+        Err(without("health_check.grpc", "tonic"))
+    }
+
+    /// What only HTTP has must not be set.
+    fn refuse_http(&self, host: bool) -> Result<(), Error> {
         let none = Self::default();
         let set = [
-            ("host", self.host != none.host),
+            ("host", host),
             ("headers", self.headers != none.headers),
             ("statuses", self.statuses != none.statuses),
             ("body_contains", self.body_contains != none.body_contains),
@@ -151,9 +190,9 @@ impl HealthCheckConfig {
         match set.into_iter().find(|(_, is_set)| *is_set) {
             Some((key, _)) => Err(Error::config(
                 format!("health_check.{key}"),
-                "there is no `path` to ask for, so that the probe only connects; set one",
+                "it goes with `path`, which is not set",
             )),
-            None => Ok(HealthCheck::tcp()),
+            None => Ok(()),
         }
     }
 }
@@ -166,6 +205,8 @@ pub struct OutlierConfig {
     pub consecutive_failures: Option<u32>,
     /// After so many answers in a row that were errors.
     pub consecutive_errors: Option<u32>,
+    /// After so many in a row that were gateway errors (502, 503, 504).
+    pub consecutive_gateway_errors: Option<u32>,
     /// After so many calls in a row without an answer.
     pub consecutive_unanswered: Option<u32>,
     /// Below the mean by so many standard deviations; 1.9 is usual.
@@ -201,6 +242,7 @@ impl Default for OutlierConfig {
         Self {
             consecutive_failures: connections.consecutive_failures,
             consecutive_errors: connections.consecutive_errors,
+            consecutive_gateway_errors: connections.consecutive_gateway_errors,
             consecutive_unanswered: connections.consecutive_unanswered,
             success_rate: connections.success_rate,
             failure_percentage: connections.failure_percentage,
@@ -221,6 +263,7 @@ impl OutlierConfig {
         OutlierEjection::connections()
             .consecutive_failures(self.consecutive_failures.unwrap_or(0))
             .consecutive_errors(self.consecutive_errors.unwrap_or(0))
+            .consecutive_gateway_errors(self.consecutive_gateway_errors.unwrap_or(0))
             .consecutive_unanswered(self.consecutive_unanswered.unwrap_or(0))
             .success_rate(self.success_rate)
             .failure_percentage(self.failure_percentage)

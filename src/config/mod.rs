@@ -62,7 +62,7 @@ use serde::{Deserialize, Serialize};
 
 pub use calls::{
     AdaptiveConfig, AddressConfig, AimdConfig, CallConfig, ClassifyConfig, Gradient2Config,
-    KeyConfig, LimitsConfig, ThrottleConfig,
+    KeyConfig, LimitsConfig, SubsetConfig, ThrottleConfig,
 };
 pub use health::{
     EndsEjection, HealthCheckConfig, OutlierConfig, RemovalGuardConfig, SlowStartConfig,

@@ -86,7 +86,8 @@ impl Opened {
         feature = "eureka",
         feature = "file",
         feature = "quanta",
-        feature = "snapshot"
+        feature = "snapshot",
+        feature = "tonic"
     ),
     expect(dead_code, reason = "every feature is on")
 )]
