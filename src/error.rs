@@ -43,6 +43,12 @@ enum Inner {
         value: String,
         reason: String,
     },
+    #[cfg_attr(
+        not(feature = "config"),
+        expect(dead_code, reason = "only configurations have keys")
+    )]
+    #[error("configuration: {path}: {reason}")]
+    Config { path: String, reason: String },
     #[error(
         "service `{service}`: its endpoints are not known yet: the registry has not answered; \
          wait with `Balancer::ready` or try again"
@@ -147,6 +153,36 @@ impl Error {
             reason: reason.to_string(),
         }
         .into()
+    }
+
+    #[cfg(feature = "config")]
+    pub(crate) fn config(path: impl Into<String>, reason: impl fmt::Display) -> Self {
+        Inner::Config {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+        .into()
+    }
+
+    /// What a builder refused, with the path of the key that said so: the last
+    /// part of the field, in that section of a configuration.
+    #[cfg(feature = "config")]
+    pub(crate) fn within(self, section: &str) -> Self {
+        let Inner::Invalid {
+            field,
+            value,
+            reason,
+        } = &*self.inner
+        else {
+            return self;
+        };
+        let key = field.rsplit('.').next().unwrap_or(field);
+        let path = if section.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{section}.{key}")
+        };
+        Self::config(path, format!("`{value}` is refused: {reason}"))
     }
 
     /// An error of a registry: where it happened (`origin`, such as
@@ -275,7 +311,7 @@ impl Error {
     /// trying again with the same value fails again.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
-        matches!(*self.inner, Inner::Invalid { .. })
+        matches!(*self.inner, Inner::Invalid { .. } | Inner::Config { .. })
     }
 
     /// The registry has not answered yet: neither a set nor an error.
@@ -359,10 +395,11 @@ impl Error {
     /// endpoints' state.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        !matches!(
-            *self.inner,
-            Inner::Invalid { .. } | Inner::NoRuntime { .. } | Inner::Unroutable { .. }
-        )
+        !self.is_invalid()
+            && !matches!(
+                *self.inner,
+                Inner::NoRuntime { .. } | Inner::Unroutable { .. }
+            )
     }
 
     /// The service the error is about, where it is about one.

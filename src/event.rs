@@ -173,6 +173,18 @@ pub enum CallEvent<'a> {
         /// Why.
         error: &'a Error,
     },
+    /// The call is over, as far as it goes before its body: the head of its
+    /// answer is handed on, or its last error.
+    Done {
+        /// The endpoint of the last attempt.
+        endpoint: &'a Endpoint,
+        /// How many attempts there were.
+        attempts: u32,
+        /// How the last one ended.
+        outcome: Outcome,
+        /// How long all of it took, pauses included.
+        took: Duration,
+    },
 }
 
 /// Is told what clients decide, as it happens and on the calling task: it must
@@ -180,4 +192,19 @@ pub enum CallEvent<'a> {
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Something happened to a call to that service.
     fn call(&self, service: &ServiceName, event: CallEvent<'_>);
+
+    /// What a call shall run in, such as a span; asked as it begins.
+    fn scope(&self, service: &ServiceName, method: &str) -> Option<Box<dyn CallScope>> {
+        let _ = (service, method);
+        None
+    }
+}
+
+/// What one call runs in. It is dropped when the call is over, or given up.
+pub trait CallScope: Send + Sync + 'static {
+    /// Runs the call from one wait to the next: calls `step` once.
+    fn within(&self, step: &mut dyn FnMut());
+
+    /// What the observer is told of this call.
+    fn told(&self, event: CallEvent<'_>);
 }

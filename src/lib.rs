@@ -34,6 +34,7 @@
 //! | call any service by the host of its URL | [`client::Directory`] |
 //! | put it around an HTTP client | `client::http` (tower, hyper), `client::reqwest` |
 //! | retry, hedge, limit, throttle | [`resilience`] |
+//! | set it all up in a file | `config` |
 //! | see what goes on | [`observe`] |
 //! | choose how endpoints are picked | [`strategy`] |
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
@@ -56,11 +57,12 @@
 //! | `reqwest` | a middleware for reqwest-middleware |
 //! | `tls` | rustls configurations for endpoints: mTLS that reloads, SPIFFE IDs |
 //! | `tonic` | a gRPC channel of one tonic `Channel` an endpoint |
-//! | `tracing` | events of calls and of changes of a set |
+//! | `tracing` | a span a call, events of decisions and of changes |
 //! | `quanta` | a clock that reads the processor's time stamp counter |
 //! | `file` | endpoints from a TOML, JSON or YAML file, read again when it changes |
 //! | `dns` | endpoints from A, AAAA and SRV records |
 //! | `snapshot` | the last known sets on disk, for a start while the registry is down |
+//! | `config` | a whole balancer from TOML, YAML, JSON or environment variables |
 //! | `consul` | the registry in Consul |
 //! | `etcd` | the registry in etcd |
 //! | `eureka` | the registry in Eureka |
@@ -79,6 +81,8 @@
 ))]
 mod backoff;
 pub mod error;
+#[cfg(any(feature = "config", feature = "file"))]
+mod format;
 pub mod rng;
 mod sync;
 pub mod time;
@@ -106,6 +110,9 @@ pub mod resilience;
 pub mod client;
 
 pub mod observe;
+
+#[cfg(feature = "config")]
+pub mod config;
 
 pub mod server;
 

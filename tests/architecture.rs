@@ -8,7 +8,10 @@ use std::path::Path;
 /// The floors from top to bottom, and whether the modules of one may use each
 /// other.
 const FLOORS: &[(&[&str], Siblings)] = &[
-    (&["error", "time", "rng", "sync", "backoff"], Siblings::Meet),
+    (
+        &["error", "time", "rng", "sync", "backoff", "format"],
+        Siblings::Meet,
+    ),
     (&["endpoint", "stats", "event"], Siblings::Meet),
     (&["hash"], Siblings::Ignore),
     (&["registry"], Siblings::Ignore),
@@ -17,7 +20,7 @@ const FLOORS: &[(&[&str], Siblings)] = &[
     (&["balancer"], Siblings::Ignore),
     (&["resilience"], Siblings::Ignore),
     (&["client", "server"], Siblings::Ignore),
-    (&["observe", "sim", "testing"], Siblings::Ignore),
+    (&["config", "observe", "sim", "testing"], Siblings::Ignore),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]

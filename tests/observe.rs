@@ -17,7 +17,7 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use waypost::client::http::BalanceLayer;
 use waypost::event::Observer;
-use waypost::observe::{Metered, Report, Traced, dashboard};
+use waypost::observe::{EndpointState, Freshness, Metered, Report, Traced, dashboard};
 use waypost::resilience::Retry;
 use waypost::{Balancer, Endpoint, EndpointSet, Outcome};
 
@@ -60,11 +60,37 @@ async fn metrics_count_attempts_retries_and_outcomes_by_service() {
     assert!((1..=2).contains(&retries), "{counts:?}");
     assert_eq!(counts["waypost_attempts_total"], 2 + retries);
     assert_eq!(counts["waypost_attempt_seconds"], 2 + retries);
+    assert_eq!(counts["waypost_call_seconds"], 2, "whatever the retries");
     assert_eq!(counts["waypost_endpoints"], 4, "two known, two eligible");
     assert_eq!(
         (counts["waypost_in_flight"], counts["waypost_stale"]),
         (0, 0)
     );
+}
+
+#[tokio::test]
+async fn ejections_are_counted_until_the_balancer_is_gone() {
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let (balancer, mut updater) = Balancer::builder("users").manual().expect("it is a name");
+    let at = |address| Endpoint::at(address).expect("an address");
+    updater.apply(EndpointSet::new([at("10.0.0.1:1"), at("10.0.0.2:1")]).expect("ids differ"));
+    let counting = Metered::default().follow(&balancer);
+    for _ in 0..20 {
+        let pick = balancer.pick().expect("there is one");
+        pick.finish(Outcome::Interrupted);
+        updater.look();
+    }
+    drop((balancer, updater));
+    counting.await;
+    let ejections = snapshots.snapshot().into_vec().into_iter().map(|one| {
+        let (key, _, _, value) = one;
+        (key.key().name().to_owned(), value)
+    });
+    // The other one is all that is left, and stays.
+    let expected = ("waypost_ejections_total".to_owned(), DebugValue::Counter(1));
+    assert_eq!(ejections.collect::<Vec<_>>(), [expected]);
 }
 
 /// Keeps every event as text.
@@ -113,7 +139,7 @@ async fn tracing_is_told_each_decision_and_no_secret() {
 #[test]
 fn a_report_says_why_an_endpoint_takes_no_calls() {
     let (balancer, mut updater) = Balancer::builder("users").manual().expect("it is a name");
-    assert_eq!(Report::of(&balancer).discovery, "unknown");
+    assert_eq!(Report::of(&balancer).discovery, Freshness::Unknown);
     let at = |id: &str, port: u16| Endpoint::builder(format!("10.0.0.1:{port}")).id(id);
     let endpoints = [
         at("a", 1).build(),
@@ -128,7 +154,7 @@ fn a_report_says_why_an_endpoint_takes_no_calls() {
     let report = Report::of(&balancer);
     assert_eq!(
         (report.discovery, report.eligible, report.in_flight),
-        ("fresh", 1, 1)
+        (Freshness::Fresh, 1, 1)
     );
     let why = |id: &str| {
         report
@@ -163,6 +189,13 @@ fn a_report_says_why_an_endpoint_takes_no_calls() {
         .collect();
     assert!(why[0].contains("without an answer"), "{why:?}");
     assert_eq!((report.eligible, why[1]), (1, "100.0 % of the calls"));
+    let states = report.endpoints.iter().map(|one| one.state);
+    let expected = [EndpointState::Ejected, EndpointState::Up];
+    assert_eq!(states.collect::<Vec<_>>(), expected);
+    let written = serde_json::to_string(&report).expect("JSON");
+    let read: Report = serde_json::from_str(&written).expect("it reads back");
+    assert_eq!(read.endpoints[0].why, report.endpoints[0].why);
+    assert_eq!(read.endpoints[0].state, EndpointState::Ejected);
 }
 
 #[tokio::test]

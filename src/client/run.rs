@@ -1,8 +1,9 @@
 //! One call from its first attempt to the answer that is handed on.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -15,7 +16,7 @@ use super::{Answered, CallSettings, Classify};
 use crate::balancer::DetachedPick;
 use crate::endpoint::{AddressPolicy, Endpoint};
 use crate::error::Error;
-use crate::event::CallEvent;
+use crate::event::{CallEvent, CallScope, Observer};
 use crate::resilience::{Deadline, Ended, Limits, Pushback, Retry};
 use crate::stats::Outcome;
 use crate::strategy::{PickOptions, Tried};
@@ -83,17 +84,25 @@ pub(super) struct Asked {
     idempotent: bool,
     hash: Option<u64>,
     subset: Option<Selector>,
+    scope: Option<Box<dyn CallScope>>,
 }
 
 impl Asked {
-    pub(super) fn by(head: &RequestHead<'_>, settings: &CallSettings) -> Self {
+    pub(super) fn by<X>(
+        head: &RequestHead<'_>,
+        settings: &CallSettings,
+        service: &Service<X>,
+    ) -> Self {
         let key = settings.key.as_ref();
         let told = head.extensions.get::<Selector>().cloned();
         let subset = settings.subset.as_ref();
+        let name = service.balancer.service();
+        let scope = |observer: &Arc<dyn Observer>| observer.scope(name, head.method.as_str());
         Self {
             idempotent: head.method.is_idempotent(),
             hash: key.and_then(|key| key.hash_of(head)),
             subset: told.or_else(|| subset?.of(head)),
+            scope: settings.observer.as_ref().and_then(scope),
         }
     }
 }
@@ -141,7 +150,16 @@ where
         asked,
         deadline: Deadline::of(now, services.settings.timeout),
     };
-    call.run(request, now).await
+    let mut running = pin!(call.run(request, now));
+    let Some(scope) = &call.asked.scope else {
+        return running.await;
+    };
+    poll_fn(|context| {
+        let mut polled = Poll::Pending;
+        scope.within(&mut || polled = running.as_mut().poll(context));
+        polled
+    })
+    .await
 }
 
 impl<X, T> Call<'_, X, T>
@@ -187,6 +205,7 @@ where
                 }
                 None => {
                     let outcome = ended.outcome;
+                    self.tell_done(over.endpoint(), attempts, outcome, now);
                     return match result {
                         Ok(answer) => Ok(Done {
                             answer,
@@ -460,9 +479,24 @@ where
         T::ours(error)
     }
 
+    fn tell_done(&self, endpoint: &Endpoint, attempts: u32, outcome: Outcome, began: Timestamp) {
+        if self.services.settings.observer.is_some() {
+            let took = self.services.now().since(began);
+            self.tell(CallEvent::Done {
+                endpoint,
+                attempts,
+                outcome,
+                took,
+            });
+        }
+    }
+
     fn tell(&self, event: CallEvent<'_>) {
         if let Some(observer) = &self.services.settings.observer {
             observer.call(self.name(), event);
+            if let Some(scope) = &self.asked.scope {
+                scope.told(event);
+            }
         }
     }
 

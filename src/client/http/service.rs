@@ -221,7 +221,7 @@ impl<Q, K, R> Balanced<Q, K, R> {
             return Ok(send(client, request).await?.map(Tracked::untracked));
         };
         let settings = &services.settings;
-        let asked = Asked::by(&RequestHead::of(&request), settings);
+        let asked = Asked::by(&RequestHead::of(&request), settings, &service);
         let (request, sender) = Sender::new(&self.route, &self.replay, &settings.retry, request);
         let done = run::run(services, &service, &sender, request, asked).await?;
         let (answer, held) = (done.answer, done.held);

@@ -208,7 +208,7 @@ impl Middleware for BalanceMiddleware {
             headers: request.headers(),
             extensions,
         };
-        let asked = Asked::by(&head, settings);
+        let asked = Asked::by(&head, settings, &service);
         let template = self.template.as_ref().filter(|_| url.scheme() == "https");
         let sending = Sending {
             kept: Mutex::new(keep(&request, settings)),

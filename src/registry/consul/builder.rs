@@ -97,7 +97,7 @@ pub struct ConsulBuilder {
     settings: Settings,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) namespace: Option<String>,
     datacenter: Option<String>,
@@ -304,6 +304,8 @@ impl std::fmt::Debug for ConsulBuilder {
         f.debug_struct("ConsulBuilder")
             .field("agents", &self.urls.len())
             .field("token", &self.token.as_ref().map(|_| "(hidden)"))
+            .field("max_body", &self.max_body)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

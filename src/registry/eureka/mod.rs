@@ -271,7 +271,10 @@ impl fmt::Debug for EurekaBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EurekaBuilder")
             .field("servers", &self.urls.len())
+            .field("request_timeout", &self.timeout)
             .field("fetch_interval", &self.fetch)
+            .field("lease", &(self.renew, self.lease))
+            .field("max_body", &self.max_body)
             .finish_non_exhaustive()
     }
 }

@@ -46,11 +46,11 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::watch;
 
-use self::parse::Format;
 use self::reader::Reader;
 use super::Discover;
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
+use crate::format::Format;
 
 /// What the file said last: the sets, or why they cannot be known.
 type Loaded = Result<Sets, Error>;
@@ -78,7 +78,7 @@ impl File {
     /// [`Error::is_registry`] when the thread that reads cannot be started.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_path_buf();
-        let format = Format::of(&path)?;
+        let format = Format::of("file.path", &path)?;
         let reader = Arc::new(Reader::start(path.clone(), format)?);
         Ok(Self { path, reader })
     }

@@ -11,10 +11,11 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
-use super::parse::{Format, Services};
+use super::parse::{Services, parse};
 use super::{Loaded, Sets};
 use crate::endpoint::EndpointSet;
 use crate::error::Error;
+use crate::format::Format;
 
 /// A change is read when nothing has happened for this long: what is written
 /// in place comes in pieces.
@@ -146,7 +147,7 @@ impl Task {
             return;
         }
         let parsed = content.as_deref().map_err(Clone::clone);
-        let parsed = parsed.and_then(|text| self.format.parse(text));
+        let parsed = parsed.and_then(|text| parse(self.format, text));
         self.content = content.ok();
         let loaded = match parsed {
             Ok(services) => {
