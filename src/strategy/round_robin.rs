@@ -119,18 +119,27 @@ pub(super) fn next_or_any(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
 /// In round g, place i with weight w of 65535 is used if the line of slope
 /// w/65535 crosses an integer between g and g + 1; shifting every other place
 /// by half keeps equal light weights from all falling into one round.
+///
+/// The cursor is the round and the place, so that a step divides nothing.
 fn stride(weights: &[u16], cursor: &mut u64) -> NodeIndex {
-    const FULL: u64 = u16::MAX as u64;
-    let n = weights.len() as u64;
+    const FULL: u32 = u16::MAX as u32;
+    let n = weights.len() as u32;
+    let (mut round, mut place) = ((*cursor >> 32) as u32, *cursor as u32);
+    if place >= n || round >= FULL {
+        // From before the set shrank, or a new thread's random one.
+        (round, place) = (round % FULL, place % n);
+    }
     loop {
-        // Reduced, so that no product below overflows and a random first
-        // cursor is as good as any.
-        *cursor = (*cursor + 1) % (n * FULL);
-        let (round, place) = (*cursor / n, *cursor % n);
-        let weight = u64::from(weights[place as usize]);
+        place += 1;
+        if place == n {
+            place = 0;
+            round = if round + 1 == FULL { 0 } else { round + 1 };
+        }
+        let weight = u32::from(weights[place as usize]);
         let offset = (place % 2) * (FULL / 2);
         if (weight * round + offset) % FULL >= FULL - weight {
-            return place as NodeIndex;
+            *cursor = u64::from(round) << 32 | u64::from(place);
+            return place;
         }
     }
 }
@@ -143,8 +152,8 @@ mod tests {
     #[test]
     fn the_stride_is_grpcs() {
         let weights = [21845, 43690, 65535];
-        // The cursor is the sequence number of the step before.
-        let mut cursor = 3 * u64::from(u16::MAX) - 1;
+        // The last place of the last round.
+        let mut cursor = u64::from(u16::MAX - 1) << 32 | 2;
         let sequence: Vec<u32> = (0..12).map(|_| stride(&weights, &mut cursor)).collect();
         assert_eq!(sequence, [1, 2, 2, 0, 1, 2, 1, 2, 2, 0, 1, 2]);
     }
