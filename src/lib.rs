@@ -143,6 +143,9 @@ pub mod docs {
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 
+    #[doc = include_str!("../docs/comparison.md")]
+    pub mod comparison {}
+
     #[cfg(all(feature = "consul", feature = "eureka"))]
     #[doc = include_str!("../docs/registries.md")]
     pub mod registries {}
