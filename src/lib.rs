@@ -150,6 +150,9 @@ pub mod docs {
     #[doc = include_str!("../docs/benchmarks.md")]
     pub mod benchmarks {}
 
+    #[doc = include_str!("../docs/comparison.md")]
+    pub mod comparison {}
+
     #[cfg(all(feature = "consul", feature = "etcd", feature = "eureka"))]
     #[doc = include_str!("../docs/registries.md")]
     pub mod registries {}

@@ -36,12 +36,30 @@
 //!
 //! # Redirects
 //!
-//! With http, a redirect is followed by reqwest below this middleware, as it is
-//! written: one to another path, written without a host, goes to the same
-//! endpoint. With https they are off: the answer with its `Location` is handed
-//! on, and a call to that goes through the balancer again.
+//! Switched on by [`BalanceMiddleware::redirects`], redirects are followed here:
+//! each one is a call of its own, which is picked for anew, and may lead to
+//! another service of the directory. The client has to leave them to the
+//! middleware:
+//!
+//! ```
+//! # fn example(users: waypost::Balancer) -> reqwest::Result<()> {
+//! use reqwest::redirect::Policy;
+//!
+//! let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
+//! let client = reqwest_middleware::ClientBuilder::new(client)
+//!     .with(users.middleware().redirects(10))
+//!     .build();
+//! # let _ = client; Ok(()) }
+//! ```
+//!
+//! Switched off, which they are by default: with http, reqwest follows them
+//! below this middleware as they are written, unless its policy is to follow
+//! none. One without a host goes to the same endpoint; one to the service's name
+//! fails, since that is no host of DNS. With https they are never followed
+//! there: the answer with its `Location` is handed on.
 
 mod pinned;
+mod redirect;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -66,6 +84,7 @@ use crate::resilience::Attempts;
 use crate::stats::Outcome;
 
 pub use pinned::pinned_client;
+use redirect::Redirectable;
 
 impl Balancer {
     /// A reqwest middleware that sends the requests to this service, those
@@ -96,6 +115,7 @@ pub struct BalanceMiddleware {
     target: Target,
     settings: CallSettings,
     template: Option<Template>,
+    redirects: u32,
     shared: Arc<Shared>,
 }
 
@@ -115,6 +135,7 @@ impl BalanceMiddleware {
             target,
             settings,
             template: None,
+            redirects: 0,
         }
     }
 
@@ -134,6 +155,19 @@ impl BalanceMiddleware {
         F: Fn() -> ClientBuilder + Send + Sync + 'static,
     {
         self.template = Some(Arc::new(template));
+        self
+    }
+
+    /// Follows up to so many redirects, each as a call of its own; the answer
+    /// after that many is handed on. None by default.
+    ///
+    /// As in browsers, a POST that is answered with 301, 302 or 303 becomes a
+    /// GET. A body that cannot be cloned is not sent again, `Authorization` and
+    /// cookies stay with their host, and https does not lead to http. Timeouts
+    /// and retries are of each call.
+    #[must_use]
+    pub const fn redirects(mut self, most: u32) -> Self {
+        self.redirects = most;
         self
     }
 
@@ -181,6 +215,7 @@ impl fmt::Debug for BalanceMiddleware {
             .field("target", &self.target)
             .field("settings", &self.settings)
             .field("https", &self.template.is_some())
+            .field("redirects", &self.redirects)
             .finish_non_exhaustive()
     }
 }
@@ -188,6 +223,27 @@ impl fmt::Debug for BalanceMiddleware {
 #[async_trait]
 impl Middleware for BalanceMiddleware {
     async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response, MiddlewareError> {
+        for _ in 0..self.redirects {
+            let redirectable = Redirectable::new(&request);
+            let answer = self.call(request, extensions, next.clone()).await?;
+            let Some(to) = redirectable.follow(&answer) else {
+                return Ok(answer);
+            };
+            redirect::finish(answer).await;
+            request = to;
+        }
+        self.call(request, extensions, next).await
+    }
+}
+
+impl BalanceMiddleware {
+    /// One call, without what it is redirected to.
+    async fn call(
         &self,
         request: Request,
         extensions: &mut Extensions,
