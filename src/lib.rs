@@ -65,6 +65,7 @@
 //! | `config` | a whole balancer from TOML, YAML, JSON or environment variables |
 //! | `consul` | the registry in Consul |
 //! | `etcd` | the registry in etcd |
+//! | `zookeeper` | the registry in ZooKeeper, as Curator lays it out |
 //! | `eureka` | the registry in Eureka |
 //! | `sim` | a simulator that runs the strategies on a fleet that you describe |
 //! | `testing` | the contract suites for registries and strategies |
@@ -77,7 +78,8 @@
     feature = "consul",
     feature = "dns",
     feature = "etcd",
-    feature = "eureka"
+    feature = "eureka",
+    feature = "zookeeper"
 ))]
 mod backoff;
 pub mod error;
@@ -153,7 +155,12 @@ pub mod docs {
     #[doc = include_str!("../docs/comparison.md")]
     pub mod comparison {}
 
-    #[cfg(all(feature = "consul", feature = "etcd", feature = "eureka"))]
+    #[cfg(all(
+        feature = "consul",
+        feature = "etcd",
+        feature = "eureka",
+        feature = "zookeeper"
+    ))]
     #[doc = include_str!("../docs/registries.md")]
     pub mod registries {}
 }

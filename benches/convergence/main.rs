@@ -97,5 +97,8 @@ async fn main() {
         measure(etcd).await;
         many::in_etcd().await;
     }
+    if let Some(zookeeper) = subjects::InZooKeeper::start().await {
+        measure(zookeeper).await;
+    }
     measure(subjects::InEureka::start().await).await;
 }

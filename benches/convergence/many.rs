@@ -79,9 +79,11 @@ pub(super) async fn in_etcd() {
 
 fn put_in_etcd(i: usize, weight: u32) -> String {
     let (a, b) = (i / 250, i % 250);
-    format!(
-        "put many/many-{i} '{{\"Op\":0,\"Addr\":\"10.0.{a}.{b}:80\",\"Metadata\":{{\"waypost\":{{\"weight\":{weight}}}}}}}'\n"
-    )
+    let value = format!(
+        r#"{{"Op":0,"Addr":"10.0.{a}.{b}:80","Metadata":{{"waypost":{{"weight":{weight}}}}}}}"#
+    );
+    // In quotes, as etcdctl reads them.
+    format!("put many/many-{i} {value:?}\n")
 }
 
 fn etcdctl(server: &Server, words: &[&str], input: &str) -> String {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use waypost::registry::{Consul, Dns, Etcd, Eureka, File};
+use waypost::registry::{Consul, Dns, Etcd, Eureka, File, ZooKeeper};
 use waypost::{Discover, Endpoint, InMemory, Registration, Registry as _, ServiceName};
 
 use super::Subject;
@@ -191,6 +191,42 @@ impl InEtcd {
 impl Subject for InEtcd {
     const NAME: &'static str = "etcd";
     const BOUND: &'static str = "a watch";
+    const ROUNDS: u16 = 200;
+
+    fn source(&self) -> impl Discover {
+        self.reader.clone()
+    }
+
+    async fn change(&mut self, port: u16) {
+        let service = users();
+        let registering = self.writer.register(&service, endpoint(port));
+        self.held = Some(registering.await.expect("the server takes it"));
+    }
+}
+
+pub(super) struct InZooKeeper {
+    _server: Server,
+    writer: ZooKeeper,
+    reader: ZooKeeper,
+    held: Option<Registration>,
+}
+
+impl InZooKeeper {
+    pub(super) async fn start() -> Option<Self> {
+        let server = Launch::of("zookeeper")?.start().await;
+        let build = || ZooKeeper::builder(server.address()).build();
+        Some(Self {
+            writer: build().expect("the settings are right"),
+            reader: build().expect("the settings are right"),
+            _server: server,
+            held: None,
+        })
+    }
+}
+
+impl Subject for InZooKeeper {
+    const NAME: &'static str = "ZooKeeper";
+    const BOUND: &'static str = "an event, and a request for what changed";
     const ROUNDS: u16 = 200;
 
     fn source(&self) -> impl Discover {

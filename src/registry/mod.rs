@@ -19,7 +19,13 @@
 //! Implement the traits, and run the contract suite of the `testing` module
 //! (feature `testing`) on it: the same that ours pass.
 
-#[cfg(any(test, feature = "consul", feature = "etcd", feature = "eureka"))]
+#[cfg(any(
+    test,
+    feature = "consul",
+    feature = "etcd",
+    feature = "eureka",
+    feature = "zookeeper"
+))]
 mod announce;
 mod compose;
 #[cfg(feature = "consul")]
@@ -41,18 +47,24 @@ mod fixed;
     feature = "consul",
     feature = "dns",
     feature = "etcd",
-    feature = "eureka"
+    feature = "eureka",
+    feature = "zookeeper"
 ))]
 mod follow;
 mod guard;
 #[cfg(any(feature = "consul", feature = "eureka"))]
 mod http;
 mod memory;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod record;
 mod registration;
 #[cfg(feature = "snapshot")]
 mod snapshot;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod transport;
+#[cfg(feature = "zookeeper")]
+#[cfg_attr(docsrs, doc(cfg(feature = "zookeeper")))]
+pub mod zookeeper;
 
 use std::sync::Arc;
 
@@ -80,6 +92,9 @@ pub use memory::{Heartbeat, InMemory, Lease};
 pub use registration::{Keeper, Registration, RegistrationState};
 #[cfg(feature = "snapshot")]
 pub use snapshot::Snapshotted;
+#[cfg(feature = "zookeeper")]
+#[cfg_attr(docsrs, doc(cfg(feature = "zookeeper")))]
+pub use zookeeper::ZooKeeper;
 
 use crate::endpoint::{Endpoint, EndpointSet, ServiceName};
 use crate::error::Error;

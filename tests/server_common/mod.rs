@@ -228,6 +228,24 @@ impl Server {
         command
     }
 
+    /// Its script with arguments, where that takes some: `zookeeper.sh` runs its
+    /// own client on them.
+    pub(crate) fn script(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("bash");
+        command
+            .arg(scripts().join(format!("{}.sh", self.launch.script)))
+            .args(words)
+            .envs(self.launch.vars.iter().map(|(name, value)| (name, value)))
+            .env("DIR", self.dir())
+            .env("SERVERS_DIR", servers_dir());
+        command
+    }
+
+    /// What it answers to ZooKeeper's four-letter commands.
+    pub(crate) async fn four_letters(&self, ask: &str) -> String {
+        probe::exchange(self.port(), ask).await.expect("it answers")
+    }
+
     /// Kills it, as a crash would, and returns when its ports are free.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -47,7 +47,8 @@ pub(crate) async fn http_get(port: u16, path: &str) -> io::Result<(u16, String)>
     Ok((status.unwrap_or(0), body.to_owned()))
 }
 
-async fn exchange(port: u16, ask: &str) -> io::Result<String> {
+/// What comes back for a text until the server hangs up.
+pub(super) async fn exchange(port: u16, ask: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_all(ask.as_bytes()).await?;
     let mut answer = Vec::new();

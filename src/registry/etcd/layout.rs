@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::endpoint::{Endpoint, ServiceName};
 use crate::error::Error;
+use crate::registry::record::{self, OURS};
 
 /// What the values look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,9 +20,6 @@ pub enum Layout {
     Plain,
 }
 
-/// The key in `Metadata` that holds what Go's endpoints lack.
-const OURS: &str = "waypost";
-
 impl Layout {
     pub(super) fn prefix(self) -> &'static str {
         match self {
@@ -32,15 +30,12 @@ impl Layout {
 
     /// The value of an entry.
     pub(super) fn write(self, endpoint: &Endpoint) -> Result<Vec<u8>, Error> {
-        let mut record = record(endpoint)?;
+        let mut record = record::of(endpoint)?;
         let value = match self {
             Self::Plain => Value::Object(record),
             Self::Grpc => {
                 let address = record.remove("address");
-                let mut metadata = match record.remove("metadata") {
-                    Some(Value::Object(metadata)) => metadata,
-                    _ => Map::new(),
-                };
+                let mut metadata = record::metadata_of(&mut record);
                 if metadata.contains_key(OURS) {
                     let reason = "the layout keeps this key for itself; take another";
                     return Err(Error::invalid("endpoint.metadata key", OURS, reason));
@@ -63,27 +58,33 @@ impl Layout {
         let Value::Object(mut fields) = read else {
             return Err(refused("its value is no JSON object".to_owned()));
         };
-        let mut record = match self {
-            Self::Plain => fields,
+        let address;
+        let mut record = Map::new();
+        match self {
+            Self::Plain => {
+                address = fields.remove("address").unwrap_or_default();
+                record = fields;
+            }
             Self::Grpc => {
-                let address = fields.remove("Addr").unwrap_or_default();
-                if !address.is_string() {
-                    return Err(refused("its value has no text `Addr`".to_owned()));
-                }
-                let mut record = Map::new();
+                address = fields.remove("Addr").unwrap_or_default();
                 if let Some(Value::Object(mut metadata)) = fields.remove("Metadata") {
                     if let Some(Value::Object(ours)) = metadata.remove(OURS) {
                         record = ours;
                     }
-                    record.insert("metadata".to_owned(), texts(metadata));
+                    record.insert("metadata".to_owned(), record::texts(metadata));
                 }
-                record.insert("address".to_owned(), address);
-                record
             }
-        };
+        }
+        if !address.is_string() {
+            let field = if self == Self::Plain {
+                "address"
+            } else {
+                "Addr"
+            };
+            return Err(refused(format!("its value has no text `{field}`")));
+        }
         // The key names it: two entries of one service never have one id.
-        record.insert("id".to_owned(), id.into());
-        serde_json::from_value(Value::Object(record)).map_err(|error| refused(error.to_string()))
+        record::endpoint(record, id, address).map_err(|error| refused(error.to_string()))
     }
 }
 
@@ -101,28 +102,6 @@ pub(super) fn range_end(prefix: &str) -> Vec<u8> {
         *last += 1;
     }
     end
-}
-
-/// The fields of an endpoint without its id, which is in the key.
-fn record(endpoint: &Endpoint) -> Result<Map<String, Value>, Error> {
-    match serde_json::to_value(endpoint) {
-        Ok(Value::Object(mut record)) => {
-            record.remove("id");
-            Ok(record)
-        }
-        Ok(_) => Err(Error::invalid("endpoint", endpoint, "it is no record")),
-        Err(error) => Err(Error::invalid("endpoint", endpoint, error)),
-    }
-}
-
-/// Metadata may be any JSON to others; to us it is texts, so that what is none
-/// is written as JSON.
-fn texts(metadata: Map<String, Value>) -> Value {
-    let texts = metadata.into_iter().map(|(key, value)| match value {
-        Value::String(_) => (key, value),
-        other => (key, Value::String(other.to_string())),
-    });
-    Value::Object(texts.collect())
 }
 
 #[cfg(test)]

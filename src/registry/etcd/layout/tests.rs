@@ -105,7 +105,7 @@ fn mutants_of_good_values_are_endpoints_or_errors() {
         for _ in 0..20_000 {
             let mut value = good.clone();
             for _ in 0..=rng.below(3) {
-                mutate(&mut value, &mut rng);
+                record::mutate(&mut value, &mut rng);
             }
             match layout.read("id", &value) {
                 Ok(endpoint) => {
@@ -124,26 +124,5 @@ fn mutants_of_good_values_are_endpoints_or_errors() {
             read > 500 && refused > 5_000,
             "both happen: {read}, {refused}"
         );
-    }
-}
-
-fn mutate(value: &mut Vec<u8>, rng: &mut Rng) {
-    const PIECES: [&[u8]; 8] = [
-        b"\"", b"{", b"}", b",", b"null", b"1e99", b"\\u0000", b"\xff",
-    ];
-    if value.is_empty() {
-        return;
-    }
-    let at = rng.below(value.len() as u32) as usize;
-    match rng.below(5) {
-        0 => value[at] = rng.below(256) as u8,
-        1 => drop(value.remove(at)),
-        2 => value.truncate(at),
-        3 => drop(value.splice(at..at, PIECES[rng.below(8) as usize].iter().copied())),
-        _ => {
-            let end = (at + rng.below(20) as usize).min(value.len());
-            let copy = value[at..end].to_vec();
-            drop(value.splice(at..at, copy));
-        }
     }
 }

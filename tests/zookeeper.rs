@@ -1,0 +1,438 @@
+//! ZooKeeper as it runs: the contract, what others wrote and read, sessions,
+//! ensembles, users.
+
+mod client_common;
+mod registry_common;
+mod server_common;
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use registry_common::{Mode, Proxy, set_where, users};
+use server_common::{Launch, Server, until, zookeeper_cluster};
+use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
+use waypost::{
+    Discover as _, Endpoint, EndpointSet, RegistrationState, Registry as _, Status, testing,
+};
+
+/// Generous, as several servers start at once on two cores.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SESSION: Duration = Duration::from_secs(3);
+
+fn at(address: impl Into<String>) -> ZooKeeperBuilder {
+    ZooKeeper::builder(address).session_timeout(SESSION)
+}
+
+fn endpoint(i: u16) -> Endpoint {
+    let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
+    builder.id(format!("users-{i}")).build().unwrap()
+}
+
+/// ZooKeeper's own client, in Java.
+fn zk_cli(server: &Server, words: &[&str]) -> String {
+    let output = server.script(words).output().expect("bash is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "zkCli {words:?}: {said}");
+    String::from_utf8(output.stdout).expect("zkCli speaks UTF-8")
+}
+
+fn instance(id: &str, port: u16) -> String {
+    format!(
+        r#"{{"name":"users","id":"{id}","address":"10.0.0.2","port":{port},"sslPort":null,"payload":null,"registrationTimeUTC":1,"serviceType":"STATIC","uriSpec":null}}"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_contract_of_registries() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    for base in ["/services", "/", "/deep/er"] {
+        let registry = at(server.address()).base_path(base).build().unwrap();
+        testing::registry(registry, PATIENCE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_of_an_endpoint_comes_back() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let full = Endpoint::builder("[::1]:9000")
+        .id("größe/3 //..?x=%2f 😀")
+        .weight(70_000)
+        .region("eu")
+        .zone("eu-1a")
+        .sub_zone("rack 7")
+        .priority(2)
+        .status(Status::Starting)
+        .metadata("version", "v2 \"beta\"")
+        .tls_name("users.internal")
+        .authority("users:80")
+        .build()
+        .unwrap();
+    let none = endpoint(1).with_weight(0);
+    let dots = Endpoint::builder("a.example:80").id("..").build().unwrap();
+    let registry = at(server.address()).build().unwrap();
+    let mut held = Vec::new();
+    for endpoint in [&full, &none, &dots] {
+        let registering = registry.register(&users(), endpoint.clone()).await;
+        held.push(registering.unwrap());
+    }
+    let mut sets = registry.watch(&users());
+    let set = set_where(&mut sets, "all show", |set| set.len() == 3).await;
+    for endpoint in [&full, &none, &dots] {
+        assert_eq!(**set.get(endpoint.id()).unwrap(), *endpoint);
+    }
+    let socket = Endpoint::at("unix:/run/users.sock").unwrap();
+    let refused = registry.register(&users(), socket).await.unwrap_err();
+    assert!(refused.is_invalid(), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zk_cli_sees_ours_and_we_see_zk_clis() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let here = Endpoint::at("10.0.0.1:80").unwrap();
+    let ours = registry.register(&users(), here).await.unwrap();
+    let found = zk_cli(&server, &["get", "/services/users/10.0.0.1:80"]);
+    let found = found.lines().find(|line| line.starts_with('{'));
+    let found: serde_json::Value = serde_json::from_str(found.expect("there is JSON")).unwrap();
+    for (field, value) in [
+        ("name", "users".into()),
+        ("id", "10.0.0.1:80".into()),
+        ("address", "10.0.0.1".into()),
+        ("port", 80.into()),
+        ("payload", serde_json::Value::Null),
+        ("serviceType", "DYNAMIC".into()),
+    ] {
+        assert_eq!(found[field], value, "{field}");
+    }
+
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "ours", |set| set.len() == 1).await;
+    zk_cli(
+        &server,
+        &["create", "/services/users/theirs", &instance("theirs", 80)],
+    );
+    zk_cli(&server, &["create", "/services/users/broken", "hello"]);
+    let is_there = |set: &EndpointSet| set.len() == 2 && set.skipped().is_some();
+    let set = set_where(&mut sets, "ours and theirs", is_there).await;
+    let theirs = set.iter().find(|it| it.id().as_str() == "theirs").unwrap();
+    assert_eq!(theirs.address().as_str(), "10.0.0.2:80");
+    let skipped = set.skipped().expect("what is malformed is counted");
+    assert_eq!(skipped.count, 1);
+    assert!(skipped.example.to_string().contains("broken"));
+
+    zk_cli(
+        &server,
+        &["set", "/services/users/broken", &instance("mended", 81)],
+    );
+    set_where(&mut sets, "mended", |set| set.len() == 3).await;
+    zk_cli(&server, &["delete", "/services/users/theirs"]);
+    set_where(&mut sets, "deleted", |set| set.len() == 2).await;
+    ours.deregister().await.unwrap();
+    set_where(&mut sets, "left", |set| set.len() == 1).await;
+    let left = zk_cli(&server, &["ls", "/services/users"]);
+    assert!(left.contains("[broken]"), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_lives_as_long_as_its_process() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let address = server.address();
+    let (entered, is_entered) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let held = runtime.block_on(async {
+            let registry = at(address).build().unwrap();
+            registry.register(&users(), endpoint(1)).await.unwrap()
+        });
+        entered.send(()).unwrap();
+        ended.recv().unwrap_err();
+        // What a process does that is killed: nothing.
+        std::mem::forget(held);
+        runtime.shutdown_background();
+    });
+    is_entered.recv().unwrap();
+    let registry = at(server.address()).build().unwrap();
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    let longer = tokio::time::timeout(2 * SESSION, sets.next()).await;
+    assert!(longer.is_err(), "it is kept alive: {longer:?}");
+    drop(end);
+    process.join().unwrap();
+    set_where(&mut sets, "it lapses", EndpointSet::is_empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_the_last_that_needs_it() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    // So long that the test would not see it expire.
+    let server = launch.start().await;
+    let long = || at(server.address()).session_timeout(Duration::from_mins(1));
+    let registry = long().build().unwrap();
+    let watching = long().build().unwrap();
+    let mut sets = watching.watch(&users());
+    let held = registry.register(&users(), endpoint(1)).await.unwrap();
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    drop(registry);
+    drop(held);
+    set_where(&mut sets, "it left", EndpointSet::is_empty).await;
+    until("one session is left", PATIENCE, async || {
+        sessions(&server).await == 1
+    })
+    .await;
+    drop((watching, sets));
+    until("no session is left", PATIENCE, async || {
+        sessions(&server).await == 0
+    })
+    .await;
+}
+
+/// As the four letters `dump` tell.
+async fn sessions(server: &Server) -> usize {
+    let told = server.four_letters("dump").await;
+    let (_, told) = told.split_once("Session Sets").unwrap_or_default();
+    told.lines()
+        .take_while(|line| !line.starts_with("ephemeral"))
+        .filter(|line| line.trim_start().starts_with("0x"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_deleted_is_entered_again_and_a_newer_one_stands() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    // Java takes as long to leave as the entry to come back.
+    let deleting = tokio::task::spawn_blocking(move || {
+        zk_cli(&server, &["delete", "/services/users/users-1"]);
+        server
+    });
+    set_where(&mut sets, "it was deleted", EndpointSet::is_empty).await;
+    set_where(&mut sets, "and is back", |set| set.len() == 1).await;
+    let server = deleting.await.unwrap();
+    until("the registration says so", PATIENCE, async || {
+        held.state().is_registered()
+    })
+    .await;
+
+    // Another process.
+    let elsewhere = at(server.address()).build().unwrap();
+    let heavier = endpoint(1).with_weight(7);
+    let mut fewest = usize::MAX;
+    let other = elsewhere.register(&users(), heavier).await.unwrap();
+    set_where(&mut sets, "the other stands", |set| {
+        fewest = fewest.min(set.len());
+        set.iter().any(|it| it.weight() == 7)
+    })
+    .await;
+    assert_eq!(fewest, 1, "it was replaced at once");
+    until("the first knows", PATIENCE, async || {
+        matches!(held.state(), RegistrationState::Lost)
+    })
+    .await;
+    held.deregister().await.unwrap();
+    assert!(other.state().is_registered());
+    let set = registry.watch(&users()).next().await.unwrap().unwrap();
+    assert_eq!(set.len(), 1, "who was replaced takes nothing out");
+}
+
+/// The server is alive and the way to it is cut for longer than the session
+/// lasts: it expires, and a new one takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_expired_is_begun_anew() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let proxy = Proxy::start(server.address()).await;
+    let registry = at(proxy.address.to_string()).build().unwrap();
+    let _held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let direct = at(server.address()).build().unwrap();
+    let mut seen = direct.watch(&users());
+    set_where(&mut seen, "it shows", |set| set.len() == 1).await;
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    for round in 2..4 {
+        proxy.set(Mode::Cut);
+        let error = sets.next().await.unwrap().unwrap_err();
+        assert!(error.is_registry(), "{error}");
+        set_where(&mut seen, "it went with its session", EndpointSet::is_empty).await;
+        let _other = direct.register(&users(), endpoint(round)).await.unwrap();
+        proxy.set(Mode::Open);
+        set_where(&mut seen, "it is back", |set| set.len() == 2).await;
+        set_where(&mut sets, "the watch is, too", |set| set.len() == 2).await;
+    }
+}
+
+/// The session outlives its connection: nothing is entered anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_broke_off_is_made_again_in_the_same_session() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let proxy = Proxy::start(server.address()).await;
+    let long = |address: String| {
+        ZooKeeper::builder(address)
+            .session_timeout(PATIENCE)
+            .build()
+    };
+    let registry = long(proxy.address.to_string()).unwrap();
+    let _held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let before = server.four_letters("dump").await;
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    let direct = long(server.address()).unwrap();
+    for i in 2..6 {
+        proxy.set(Mode::Cut);
+        sets.next().await.unwrap().unwrap_err();
+        let other = direct.register(&users(), endpoint(i)).await.unwrap();
+        proxy.set(Mode::Open);
+        set_where(&mut sets, "what happened in between", |set| set.len() == 2).await;
+        other.deregister().await.unwrap();
+        set_where(&mut sets, "and what does now", |set| set.len() == 1).await;
+    }
+    let after = server.four_letters("dump").await;
+    // Each session is followed by what it owns.
+    let owner = |dump: &str| {
+        let (owners, _) = dump.split_once("/services/users/users-1").unwrap();
+        let owner = owners.lines().rfind(|line| line.starts_with("0x"));
+        owner.expect("somebody owns it").to_owned()
+    };
+    assert_eq!(owner(&before), owner(&after), "the session is the same");
+}
+
+/// What was asked before the server hung is done when it goes on; nobody holds
+/// it by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_entered_without_an_answer_is_taken_out() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = ZooKeeper::builder(server.address())
+        .session_timeout(PATIENCE)
+        .request_timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
+    let held = registry.register(&users(), endpoint(1)).await.unwrap();
+    server.pause().await;
+    let error = registry.register(&users(), endpoint(2)).await.unwrap_err();
+    assert!(error.to_string().contains("not answered"), "{error}");
+    server.resume();
+    let direct = at(server.address()).build().unwrap();
+    let mut sets = direct.watch(&users());
+    set_where(&mut sets, "only what is held", |set| {
+        set.len() == 1 && set.get(endpoint(1).id()).is_some()
+    })
+    .await;
+    let later = tokio::time::timeout(SESSION, sets.next()).await;
+    assert!(later.is_err(), "and nothing comes after: {later:?}");
+    assert!(held.state().is_registered());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_passwords_are_checked_and_never_shown() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let with = |password: &str| at(server.address()).digest("waypost", password);
+    let builder = with("correct-horse");
+    assert!(!format!("{builder:?}").contains("-horse"));
+    let right = builder.build().unwrap();
+    assert!(!format!("{right:?}").contains("-horse"));
+    let _held = right.register(&users(), endpoint(1)).await.unwrap();
+    for stranger in [with("wrong-horse"), at(server.address())] {
+        let stranger = stranger.build().unwrap();
+        let set = stranger.watch(&users()).next().await.unwrap().unwrap();
+        assert_eq!(set.len(), 1, "all may read");
+        for i in [1, 2] {
+            let error = stranger.register(&users(), endpoint(i)).await.unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(error.is_registry() && text.contains("NoAuth"), "{text}");
+            assert!(text.contains(&server.address()), "{text}");
+            assert!(!text.contains("-horse"), "{text}");
+        }
+    }
+    // What may not be read is counted.
+    zk_cli(
+        &server,
+        &["create", "/services/secret", "x", "world:anyone:cdrwa"],
+    );
+    let secret = "secret".parse().unwrap();
+    zk_cli(
+        &server,
+        &["create", "/services/secret/a", "x", "digest:a:b:c"],
+    );
+    let set = right.watch(&secret).next().await.unwrap().unwrap();
+    let skipped = set.skipped().expect("it is counted");
+    assert!(
+        skipped.example.to_string().contains("NoAuth"),
+        "{skipped:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_leader_of_three_is_killed() {
+    let Some(mut cluster) = zookeeper_cluster().await else {
+        return;
+    };
+    let mut leads = None;
+    for (i, member) in cluster.iter().enumerate() {
+        if member.four_letters("srvr").await.contains("Mode: leader") {
+            leads = Some(i);
+        }
+    }
+    let leads = leads.expect("one leads");
+    let rest: Vec<usize> = (0..3).filter(|&i| i != leads).collect();
+    let mut all = at(cluster[leads].address()).session_timeout(PATIENCE);
+    for &i in &rest {
+        all = all.server(cluster[i].address());
+    }
+    let registry = all.build().unwrap();
+    let mut held = Vec::new();
+    for i in 1..=10 {
+        held.push(registry.register(&users(), endpoint(i)).await.unwrap());
+    }
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "all show", |set| set.len() == 10).await;
+    cluster[leads].kill();
+    let mut after = None;
+    until("writes resume", PATIENCE, async || {
+        after = registry.register(&users(), endpoint(11)).await.ok();
+        after.is_some()
+    })
+    .await;
+    let mut fewest = usize::MAX;
+    set_where(&mut sets, "the watch goes on", |set| {
+        fewest = fewest.min(set.len());
+        set.len() == 11
+    })
+    .await;
+    assert!(fewest >= 10, "no set ever lacked a registration: {fewest}");
+    cluster[leads].restart().await;
+    until("every registration is well", PATIENCE, async || {
+        held.iter().all(|it| it.state().is_registered())
+    })
+    .await;
+}

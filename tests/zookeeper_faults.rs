@@ -1,0 +1,487 @@
+//! What comes of ZooKeeper when it fails, hangs, lies or is not ZooKeeper at
+//! all.
+
+mod client_common;
+mod registry_common;
+mod server_common;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{fs, io};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use registry_common::{Load, Mode, Proxy, all_registered, replicas, set_where, users};
+use server_common::{Launch, Server, until, zookeeper_cluster};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout};
+use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
+use waypost::testing::{self, Fault};
+use waypost::{Discover as _, Endpoint, EndpointSet, Registry as _};
+
+/// Generous, as several servers start at once on two cores.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SESSION: Duration = Duration::from_secs(3);
+
+fn at(address: impl Into<String>) -> ZooKeeperBuilder {
+    ZooKeeper::builder(address)
+        .session_timeout(SESSION)
+        .request_timeout(Duration::from_secs(1))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_server_is_killed_and_restarts() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let mut server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.kill();
+    load.goes_on().await;
+    until("a beat failed", PATIENCE, async || {
+        !held[0].state().is_registered()
+    })
+    .await;
+    load.goes_on().await;
+    server.restart().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_server_restarts_empty() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let mut server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.forget();
+    load.goes_on().await;
+    server.restart().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_server_is_paused_for_longer_than_a_session() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.pause().await;
+    let paused = Instant::now();
+    until("longer than a session", PATIENCE, async || {
+        paused.elapsed() > SESSION + Duration::from_secs(2)
+    })
+    .await;
+    load.goes_on().await;
+    server.resume();
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_while_the_leader_of_three_is_killed() {
+    let Some(mut cluster) = zookeeper_cluster().await else {
+        return;
+    };
+    let mut leads = 0;
+    for (i, member) in cluster.iter().enumerate() {
+        if member.four_letters("srvr").await.contains("Mode: leader") {
+            leads = i;
+        }
+    }
+    let mut builder = at(cluster[leads].address());
+    for member in &cluster {
+        builder = builder.server(member.address());
+    }
+    let registry = builder.build().unwrap();
+    let (_replicas, held) = replicas(&registry).await;
+    let load = Load::start(registry.clone()).await;
+    cluster[leads].kill();
+    load.goes_on().await;
+    all_registered(&held, &registry).await;
+    load.lost_nothing().await;
+}
+
+/// A ZooKeeper behind a proxy, and what can be done to both.
+struct Hurt {
+    server: Server,
+    proxy: Proxy,
+    /// The folder of its data as it was before anything was registered.
+    older: tempfile::TempDir,
+}
+
+impl Hurt {
+    async fn new(mut server: Server) -> Self {
+        let older = tempfile::tempdir().unwrap();
+        server.kill();
+        copy(&server.dir().join("data"), older.path());
+        server.restart().await;
+        let proxy = Proxy::start(server.address()).await;
+        Self {
+            server,
+            proxy,
+            older,
+        }
+    }
+}
+
+/// Puts a copy of `from` in the place of what is in `to`.
+fn copy(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
+impl testing::Faults for Hurt {
+    fn hurt(&mut self, fault: Fault) -> BoxFuture<'_, bool> {
+        async move {
+            match fault {
+                Fault::Cut => self.proxy.set(Mode::Cut),
+                Fault::Garbage => self.proxy.set(Mode::Garbage),
+                Fault::HalfOpen | Fault::SessionLost => self.server.pause().await,
+                Fault::Restart => self.server.kill(),
+                Fault::BackEmpty => self.server.forget(),
+                Fault::BackOlder => {
+                    self.server.kill();
+                    copy(self.older.path(), &self.server.dir().join("data"));
+                }
+                // It has no index that clients wait on.
+                _ => return false,
+            }
+            true
+        }
+        .boxed()
+    }
+
+    fn heal(&mut self, fault: Fault) -> BoxFuture<'_, ()> {
+        async move {
+            match fault {
+                Fault::HalfOpen | Fault::SessionLost => self.server.resume(),
+                Fault::Restart | Fault::BackEmpty | Fault::BackOlder => {
+                    self.server.restart().await;
+                }
+                _ => self.proxy.set(Mode::Open),
+            }
+        }
+        .boxed()
+    }
+
+    fn lasting(&self, fault: Fault) -> Duration {
+        match fault {
+            Fault::SessionLost => SESSION + Duration::from_secs(2),
+            _ => Duration::from_secs(2),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_laws_of_chaos() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let hurt = Hurt::new(launch.start().await).await;
+    let registry = at(hurt.proxy.address.to_string()).build().unwrap();
+    let mut tried = testing::chaos(registry, hurt, Duration::from_mins(1)).await;
+    tried.push(Fault::IndexReset);
+    for fault in Fault::ALL {
+        assert!(tried.contains(&fault), "every fault there is: {fault:?}");
+    }
+}
+
+/// A message: its length and what is in it.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap();
+    [&length.to_be_bytes()[..], message].concat()
+}
+
+/// A session of 3 s, with the number 7.
+fn session() -> Vec<u8> {
+    let parts: [&[u8]; 6] = [
+        &0_u32.to_be_bytes(),
+        &3_000_u32.to_be_bytes(),
+        &7_u64.to_be_bytes(),
+        &16_u32.to_be_bytes(),
+        &[1; 16],
+        &[0],
+    ];
+    framed(&parts.concat())
+}
+
+fn reply(xid: i32, rest: &[u8]) -> Vec<u8> {
+    let parts: [&[u8]; 4] = [&xid.to_be_bytes(), &[0; 8], &[0; 4], rest];
+    framed(&parts.concat())
+}
+
+/// A server that says one thing after another, each when it was asked.
+#[derive(Clone)]
+struct Script {
+    says: Vec<Vec<u8>>,
+    then: Then,
+}
+
+#[derive(Clone, Copy)]
+enum Then {
+    HangsUp,
+    IsSilent,
+    NeverEnds,
+}
+
+struct Fake {
+    address: SocketAddr,
+    asked: Arc<AtomicU64>,
+    /// Bytes of what never ends that were taken.
+    sent: Arc<AtomicU64>,
+    serving: JoinHandle<()>,
+}
+
+impl Fake {
+    async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (asked, sent): (Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+        let (count, bytes) = (asked.clone(), sent.clone());
+        let serving = tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                open.spawn(play(stream, script.clone(), bytes.clone()));
+            }
+        });
+        Self {
+            address,
+            asked,
+            sent,
+            serving,
+        }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Until the other side hangs up, which is an error here.
+async fn play(mut stream: TcpStream, script: Script, sent: Arc<AtomicU64>) -> io::Result<()> {
+    for say in script.says {
+        let length = stream.read_u32().await?;
+        let mut question = vec![0; length as usize];
+        stream.read_exact(&mut question).await?;
+        stream.write_all(&say).await?;
+    }
+    match script.then {
+        Then::HangsUp => Ok(()),
+        Then::IsSilent => loop {
+            stream.read_u8().await?;
+        },
+        Then::NeverEnds => loop {
+            sent.fetch_add(1 << 14, Ordering::Relaxed);
+            stream.write_all(&[0x20; 1 << 14]).await?;
+        },
+    }
+}
+
+/// What comes when somebody connects, and what the error says.
+fn wrong_answers() -> Vec<(&'static str, Script, &'static str)> {
+    let script = |says: &[Vec<u8>], then| Script {
+        says: says.to_vec(),
+        then,
+    };
+    let first = |say: &[u8]| script(&[say.to_vec()], Then::HangsUp);
+    let after = |say: &[u8]| script(&[session(), say.to_vec()], Then::IsSilent);
+    vec![
+        ("HTTP", first(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "bytes"),
+        ("SSH", first(b"SSH-2.0-OpenSSH_9.2\r\n"), "bytes"),
+        ("negative", first(&[0xff; 64]), "no message"),
+        ("nothing in it", first(&framed(b"")), "cannot be read"),
+        ("half of it", first(&session()[..20]), "hung up"),
+        (
+            "expired, always",
+            script(&[framed(&[0; 37])], Then::IsSilent),
+            "no session",
+        ),
+        ("endless", script(&[], Then::NeverEnds), "bytes"),
+        ("silent", script(&[], Then::IsSilent), "no session within"),
+        ("hangs up", script(&[], Then::HangsUp), "broke off"),
+        ("a session that ends", first(&session()), "broke off"),
+        (
+            "a silent session",
+            script(&[session()], Then::IsSilent),
+            "not answered",
+        ),
+        (
+            "an endless session",
+            script(&[session()], Then::NeverEnds),
+            "bytes",
+        ),
+        ("a long message", after(b"\x7f\xff\xff\xff"), "max_message"),
+        ("less than an answer", after(&framed(b"ab")), "less than"),
+        (
+            "what was not asked",
+            after(&reply(99, b"")),
+            "was not asked",
+        ),
+        ("an event of garbage", after(&reply(-1, b"\xff")), "event"),
+        (
+            "a list of garbage",
+            after(&reply(1, b"\xff\xff\xff\xf0\xff")),
+            "getChildren",
+        ),
+        (
+            "a list that lies",
+            after(&reply(1, b"\x7f\xff\xff\xff")),
+            "getChildren",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_zookeeper_is_a_typed_error_that_costs_little() {
+    for (name, script, says) in wrong_answers() {
+        let server = Fake::start(script).await;
+        let registry = at(server.address.to_string()).max_message(1 << 20);
+        let mut sets = registry.build().unwrap().watch(&users());
+        let failing = async {
+            loop {
+                if let Err(error) = sets.next().await.unwrap() {
+                    return error;
+                }
+            }
+        };
+        let error = timeout(PATIENCE, failing).await;
+        let error = error.unwrap_or_else(|_| panic!("{name}: an error comes in time"));
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains(says), "{name}: {text}");
+        assert!(text.contains(&server.address.to_string()), "{name}: {text}");
+        assert!(text.len() < 700, "{text}");
+
+        let before = server.asked.load(Ordering::Relaxed);
+        let polled = async { while sets.next().await.unwrap().is_err() {} };
+        let polled = timeout(Duration::from_secs(1), polled).await;
+        assert!(polled.is_err(), "{name}");
+        let asked = server.asked.load(Ordering::Relaxed) - before;
+        assert!(asked <= 30, "{name}: asked {asked} times in a second");
+        let sent = server.sent.load(Ordering::Relaxed);
+        assert!(sent < (asked + before) * (16 << 20), "{name}: {sent}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_refused_is_told_and_not_shown() {
+    let refused: [&[u8]; 3] = [&(-4_i32).to_be_bytes(), &[0; 8], &(-115_i32).to_be_bytes()];
+    let script = Script {
+        says: vec![session(), framed(&refused.concat())],
+        then: Then::IsSilent,
+    };
+    let server = Fake::start(script).await;
+    let registry = at(server.address.to_string()).digest("me", "s3cret");
+    let mut sets = registry.build().unwrap().watch(&users());
+    let error = sets.next().await.unwrap().unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("AuthFailed") && !text.contains("s3cret"),
+        "{text}"
+    );
+}
+
+/// A service that has more than is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_without_end_do_not_fill_the_memory() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let writer = at(server.address()).build().unwrap();
+    let mut held = Vec::new();
+    for i in 0..20 {
+        let endpoint = Endpoint::builder(format!("10.0.0.1:{}", 80 + i));
+        let endpoint = endpoint.metadata("k", "x".repeat(500)).build().unwrap();
+        held.push(writer.register(&users(), endpoint).await.unwrap());
+    }
+    let reader = at(server.address()).max_message(10_000).build().unwrap();
+    let mut sets = reader.watch(&users());
+    let error = sets.next().await.unwrap().unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("more than 10000 bytes"), "{text}");
+    held.truncate(10);
+    set_where(&mut sets, "fewer fit", |set| set.len() == 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_listens_there_and_then_something_does() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let port = launch.get("PORT").to_owned();
+    let registry = at(format!("127.0.0.1:{port}")).build().unwrap();
+    let mut sets = registry.watch(&users());
+    let read = sets.next().await.unwrap().unwrap_err();
+    let here = Endpoint::at("10.0.0.1:80").unwrap();
+    let write = registry.register(&users(), here.clone()).await.unwrap_err();
+    for error in [read, write] {
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains("refused"), "{text}");
+        assert!(text.contains(&port), "{text}");
+    }
+    let _server = launch.start().await;
+    set_where(&mut sets, "it is there", EndpointSet::is_empty).await;
+    let _held = registry.register(&users(), here).await.unwrap();
+    set_where(&mut sets, "and is written", |set| set.len() == 1).await;
+}
+
+#[tokio::test]
+async fn bad_settings_are_refused_with_the_field() {
+    let at = || ZooKeeper::builder("127.0.0.1:2181");
+    for (builder, field) in [
+        (ZooKeeper::builder("127.0.0.1"), "server"),
+        (at().server("http://127.0.0.1:2181"), "server"),
+        (at().server("a:1,b:2"), "server"),
+        (at().server("unix:/a"), "server"),
+        (at().base_path("services"), "base_path"),
+        (at().base_path("/a/"), "base_path"),
+        (at().base_path("/a/../b"), "base_path"),
+        (at().base_path("/a\n"), "base_path"),
+        (
+            at().session_timeout(Duration::from_millis(1)),
+            "session_timeout",
+        ),
+        (
+            at().session_timeout(Duration::from_hours(2)),
+            "session_timeout",
+        ),
+        (at().request_timeout(Duration::ZERO), "request_timeout"),
+        (at().max_message(0), "max_message"),
+        (at().digest("", "pw"), "digest"),
+        (at().digest("a:b", "pw"), "digest"),
+    ] {
+        let error = builder.build().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            error.is_invalid() && text.starts_with(field),
+            "{field}: {text}"
+        );
+        assert!(!text.contains("pw"), "{text}");
+    }
+}
+
+#[test]
+fn without_a_runtime_nothing_is_built() {
+    let error = ZooKeeper::builder("127.0.0.1:2181").build().unwrap_err();
+    assert!(error.to_string().contains("runtime"), "{error}");
+}
