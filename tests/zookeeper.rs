@@ -321,35 +321,6 @@ async fn a_connection_that_broke_off_is_made_again_in_the_same_session() {
     assert_eq!(owner(&before), owner(&after), "the session is the same");
 }
 
-/// What was asked before the server hung is done when it goes on; nobody holds
-/// it by then.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_entered_without_an_answer_is_taken_out() {
-    let Some(launch) = Launch::of("zookeeper") else {
-        return;
-    };
-    let server = launch.start().await;
-    let registry = ZooKeeper::builder(server.address())
-        .session_timeout(PATIENCE)
-        .request_timeout(Duration::from_millis(500))
-        .build()
-        .unwrap();
-    let held = registry.register(&users(), endpoint(1)).await.unwrap();
-    server.pause().await;
-    let error = registry.register(&users(), endpoint(2)).await.unwrap_err();
-    assert!(error.to_string().contains("not answered"), "{error}");
-    server.resume();
-    let direct = at(server.address()).build().unwrap();
-    let mut sets = direct.watch(&users());
-    set_where(&mut sets, "only what is held", |set| {
-        set.len() == 1 && set.get(endpoint(1).id()).is_some()
-    })
-    .await;
-    let later = tokio::time::timeout(SESSION, sets.next()).await;
-    assert!(later.is_err(), "and nothing comes after: {later:?}");
-    assert!(held.state().is_registered());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn users_and_passwords_are_checked_and_never_shown() {
     let Some(launch) = Launch::of("zookeeper") else {

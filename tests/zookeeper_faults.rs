@@ -280,9 +280,7 @@ impl Drop for Fake {
 /// Until the other side hangs up, which is an error here.
 async fn play(mut stream: TcpStream, script: Script, sent: Arc<AtomicU64>) -> io::Result<()> {
     for say in script.says {
-        let length = stream.read_u32().await?;
-        let mut question = vec![0; length as usize];
-        stream.read_exact(&mut question).await?;
+        frame(&mut stream).await?;
         stream.write_all(&say).await?;
     }
     match script.then {
@@ -380,6 +378,64 @@ async fn what_is_not_zookeeper_is_a_typed_error_that_costs_little() {
         let sent = server.sent.load(Ordering::Relaxed);
         assert!(sent < (asked + before) * (16 << 20), "{name}: {sent}");
     }
+}
+
+/// A server that hangs once it is asked to create a node, and goes on when it is
+/// asked for it: who registered was told an error, and the session lives on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_entered_without_an_answer_is_taken_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (deleted, mut is_deleted) = tokio::sync::mpsc::unbounded_channel();
+    let serving: JoinHandle<io::Result<()>> = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        frame(&mut stream).await?;
+        stream.write_all(&session()).await?;
+        let mut created = None;
+        loop {
+            let asked = frame(&mut stream).await?;
+            let number = |at: usize| i32::from_be_bytes(asked[at..at + 4].try_into().unwrap());
+            let (xid, op) = (number(0), number(4));
+            match (op, &created) {
+                // getData of what is not there.
+                (4, None) => {
+                    let parts: [&[u8]; 3] =
+                        [&xid.to_be_bytes(), &[0; 8], &(-101_i32).to_be_bytes()];
+                    stream.write_all(&framed(&parts.concat())).await?;
+                }
+                // create2: a path, and the data.
+                (15, _) => {
+                    let path = 12 + number(8) as usize;
+                    let data = path + 4 + number(path) as usize;
+                    created = Some((xid, asked[8..path].to_vec(), asked[path..data].to_vec()));
+                }
+                (4, Some((before, path, data))) => {
+                    let stat = [0; 68];
+                    let answer = reply(*before, &[path, &stat[..]].concat());
+                    stream.write_all(&answer).await?;
+                    let answer = reply(xid, &[data, &stat[..]].concat());
+                    stream.write_all(&answer).await?;
+                }
+                (2, _) => drop(deleted.send(asked[12..12 + number(8) as usize].to_vec())),
+                _ => stream.write_all(&reply(xid, b"")).await?,
+            }
+        }
+    });
+    let registry = at(address.to_string()).build().unwrap();
+    let here = Endpoint::at("10.0.0.1:80").unwrap();
+    let error = registry.register(&users(), here).await.unwrap_err();
+    assert!(error.to_string().contains("not answered"), "{error}");
+    let path = timeout(PATIENCE, is_deleted.recv()).await;
+    let path = path.expect("it is taken out").unwrap();
+    assert_eq!(path, b"/services/users/10.0.0.1:80");
+    serving.abort();
+}
+
+async fn frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u32().await?;
+    let mut frame = vec![0; length as usize];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
 }
 
 #[tokio::test(flavor = "multi_thread")]
