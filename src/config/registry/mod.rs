@@ -3,6 +3,7 @@
 mod compose;
 mod consul;
 mod dns;
+mod etcd;
 mod eureka;
 mod local;
 mod tls;
@@ -19,6 +20,7 @@ pub use consul::{
     HttpCheckConfig, TtlCheckConfig,
 };
 pub use dns::{DnsConfig, FamiliesConfig};
+pub use etcd::{EtcdConfig, LayoutConfig};
 pub use eureka::EurekaConfig;
 pub use local::{FileConfig, FixedConfig, InMemoryConfig};
 pub use tls::TlsConfig;
@@ -45,6 +47,8 @@ pub enum RegistryConfig {
     Dns(DnsConfig),
     /// Consul (feature `consul`).
     Consul(Box<ConsulConfig>),
+    /// etcd (feature `etcd`).
+    Etcd(Box<EtcdConfig>),
     /// Eureka (feature `eureka`).
     Eureka(EurekaConfig),
     /// Several registries as one.
@@ -83,6 +87,7 @@ impl Opened {
     all(
         feature = "consul",
         feature = "dns",
+        feature = "etcd",
         feature = "eureka",
         feature = "file",
         feature = "quanta",
@@ -149,6 +154,7 @@ impl RegistryConfig {
             Self::File(file) => with!("file", file, at),
             Self::Dns(dns) => with!("dns", dns, at),
             Self::Consul(consul) => with!("consul", consul, at),
+            Self::Etcd(etcd) => with!("etcd", etcd, at),
             Self::Eureka(eureka) => with!("eureka", eureka, at),
             Self::Merge(merge) => merge.open(&at("merge")),
             Self::Fallback(fallback) => fallback.open(&at("fallback")),
@@ -158,10 +164,16 @@ impl RegistryConfig {
     }
 }
 
-#[cfg(all(test, feature = "consul", feature = "dns", feature = "eureka"))]
+#[cfg(all(
+    test,
+    feature = "consul",
+    feature = "dns",
+    feature = "etcd",
+    feature = "eureka"
+))]
 mod tests {
     use super::*;
-    use crate::registry::{Consul, Dns, Eureka};
+    use crate::registry::{Consul, Dns, Etcd, Eureka};
 
     /// What is left out is as the builders have it.
     #[test]
@@ -170,6 +182,9 @@ mod tests {
         let consul = ConsulConfig::default();
         let built = consul.builder("").expect("there is no secret to read");
         assert_eq!(shown(&built), shown(&Consul::builder(&consul.url)));
+        let etcd = EtcdConfig::default();
+        let built = etcd.builder("").expect("there is no secret to read");
+        assert_eq!(shown(&built), shown(&Etcd::builder(&etcd.url)));
         let eureka = EurekaConfig::default();
         let built = eureka.builder("").expect("there is no secret to read");
         assert_eq!(shown(&built), shown(&Eureka::builder(&eureka.url)));
