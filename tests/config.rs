@@ -493,6 +493,8 @@ registry.consul.tls.key = 'a' => registry.consul.tls => go together
 registry.etcd.lease_ttl = '1s' => registry.etcd.lease_ttl => 2 s to a day
 registry.etcd.user = 'a' => registry.etcd => go together
 registry.etcd = {user = 'a', password.env = 'WAYPOST_NO_SUCH_VARIABLE'} => registry.etcd.password => it is not set
+registry.zookeeper.server = 'here' => registry.zookeeper.server => host:port
+registry.zookeeper.session_timeout = '1ms' => registry.zookeeper.session_timeout => 1 s to an hour
 registry.eureka.lease = '31s' => registry.eureka.lease => two renewals
 registry.merge = {} => registry.merge.sources => there is none
 registry.merge.sources = [{of.dns = {}}] => registry.merge.sources.0.name => it has none

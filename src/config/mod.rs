@@ -71,7 +71,7 @@ pub use registry::{
     CheckConfig, ConnectCheckConfig, ConsistencyConfig, ConsulConfig, DnsConfig, EtcdConfig,
     EurekaConfig, FallbackRegistryConfig, FamiliesConfig, FileConfig, FilterConfig, FixedConfig,
     GrpcCheckConfig, HttpCheckConfig, InMemoryConfig, LayoutConfig, MergeConfig, RegistryConfig,
-    SnapshotConfig, SourceConfig, TlsConfig, TtlCheckConfig,
+    SnapshotConfig, SourceConfig, TlsConfig, TtlCheckConfig, ZooKeeperConfig,
 };
 pub use retry::{
     BudgetConfig, HedgeBudgetConfig, HedgeConfig, RetryConfig, ShareConfig, TokensConfig,

@@ -7,6 +7,7 @@ mod etcd;
 mod eureka;
 mod local;
 mod tls;
+mod zookeeper;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use etcd::{EtcdConfig, LayoutConfig};
 pub use eureka::EurekaConfig;
 pub use local::{FileConfig, FixedConfig, InMemoryConfig};
 pub use tls::TlsConfig;
+pub use zookeeper::ZooKeeperConfig;
 
 use crate::error::Error;
 use crate::registry::{Discover, Registry};
@@ -51,6 +53,9 @@ pub enum RegistryConfig {
     Etcd(Box<EtcdConfig>),
     /// Eureka (feature `eureka`).
     Eureka(EurekaConfig),
+    /// `ZooKeeper` (feature `zookeeper`).
+    #[serde(rename = "zookeeper")]
+    ZooKeeper(Box<ZooKeeperConfig>),
     /// Several registries as one.
     Merge(MergeConfig),
     /// The next registry while the first does not answer.
@@ -92,7 +97,8 @@ impl Opened {
         feature = "file",
         feature = "quanta",
         feature = "snapshot",
-        feature = "tonic"
+        feature = "tonic",
+        feature = "zookeeper"
     ),
     expect(dead_code, reason = "every feature is on")
 )]
@@ -156,6 +162,7 @@ impl RegistryConfig {
             Self::Consul(consul) => with!("consul", consul, at),
             Self::Etcd(etcd) => with!("etcd", etcd, at),
             Self::Eureka(eureka) => with!("eureka", eureka, at),
+            Self::ZooKeeper(zookeeper) => with!("zookeeper", zookeeper, at),
             Self::Merge(merge) => merge.open(&at("merge")),
             Self::Fallback(fallback) => fallback.open(&at("fallback")),
             Self::Filter(filter) => filter.open(&at("filter")),
