@@ -490,6 +490,11 @@ registry.file.path = 'a.ini' => registry.file.path => `.toml`
 registry.dns.port = 0 => registry.dns.port => port 0
 registry.consul.wait = '1ms' => registry.consul.wait => it must be from 1s
 registry.consul.tls.key = 'a' => registry.consul.tls => go together
+registry.etcd.lease_ttl = '1s' => registry.etcd.lease_ttl => 2 s to a day
+registry.etcd.user = 'a' => registry.etcd => go together
+registry.etcd = {user = 'a', password.env = 'WAYPOST_NO_SUCH_VARIABLE'} => registry.etcd.password => it is not set
+registry.zookeeper.server = 'here' => registry.zookeeper.server => host:port
+registry.zookeeper.session_timeout = '1ms' => registry.zookeeper.session_timeout => 1 s to an hour
 registry.eureka.lease = '31s' => registry.eureka.lease => two renewals
 registry.merge = {} => registry.merge.sources => there is none
 registry.merge.sources = [{of.dns = {}}] => registry.merge.sources.0.name => it has none
@@ -768,7 +773,7 @@ fn schema() -> BTreeSet<Vec<String>> {
             let again = path.len() > 1 && ["of", "first", "second"].contains(&&*key);
             // An endpoint is the model's business; a secret is one value.
             let whole = path.ends_with(&["endpoints".into(), "[]".into()])
-                || ["token", "authorities", "certificate", "key"].contains(&&*key)
+                || ["token", "password", "authorities", "certificate", "key"].contains(&&*key)
                     && path.first().is_some_and(|first| first == "registry");
             if !again && !whole {
                 open.push(path.clone());

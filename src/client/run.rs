@@ -286,9 +286,22 @@ where
         attempts: &mut u32,
         tried: &mut Tried,
     ) -> Attempt<T::Answer, T::Error> {
-        let Some(delay) = self.hedge_after(*attempts) else {
-            return self.send(request, pick, *attempts).await;
-        };
+        match self.hedge_after(*attempts) {
+            None => self.send(request, pick, *attempts).await,
+            // Apart, so that a call that is not hedged, which is copied to the
+            // heap as a whole, has no room for three attempts.
+            Some(delay) => Box::pin(self.race(request, pick, attempts, tried, delay)).await,
+        }
+    }
+
+    async fn race(
+        &self,
+        request: T::Request,
+        pick: DetachedPick,
+        attempts: &mut u32,
+        tried: &mut Tried,
+        delay: Duration,
+    ) -> Attempt<T::Answer, T::Error> {
         let mut first = pin!(self.send(request, pick, *attempts));
         if let Ok(attempt) = tokio::time::timeout(delay, first.as_mut()).await {
             return attempt;

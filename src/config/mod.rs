@@ -68,10 +68,10 @@ pub use health::{
     EndsEjection, HealthCheckConfig, OutlierConfig, RemovalGuardConfig, SlowStartConfig,
 };
 pub use registry::{
-    CheckConfig, ConnectCheckConfig, ConsistencyConfig, ConsulConfig, DnsConfig, EurekaConfig,
-    FallbackRegistryConfig, FamiliesConfig, FileConfig, FilterConfig, FixedConfig, GrpcCheckConfig,
-    HttpCheckConfig, InMemoryConfig, MergeConfig, RegistryConfig, SnapshotConfig, SourceConfig,
-    TlsConfig, TtlCheckConfig,
+    CheckConfig, ConnectCheckConfig, ConsistencyConfig, ConsulConfig, DnsConfig, EtcdConfig,
+    EurekaConfig, FallbackRegistryConfig, FamiliesConfig, FileConfig, FilterConfig, FixedConfig,
+    GrpcCheckConfig, HttpCheckConfig, InMemoryConfig, LayoutConfig, MergeConfig, RegistryConfig,
+    SnapshotConfig, SourceConfig, TlsConfig, TtlCheckConfig, ZooKeeperConfig,
 };
 pub use retry::{
     BudgetConfig, HedgeBudgetConfig, HedgeConfig, RetryConfig, ShareConfig, TokensConfig,

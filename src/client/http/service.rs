@@ -321,3 +321,28 @@ where
         .map_err(Into::into)?;
     client.call(request).await.map_err(Into::into)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    use tower::Layer as _;
+
+    use super::*;
+
+    /// Each call's future is copied to the heap: what it has room for is paid
+    /// for by each call.
+    #[tokio::test]
+    async fn the_future_of_a_call_is_small() {
+        let (users, _updater) = Balancer::builder("users").manual().expect("it is a name");
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let balanced = BalanceLayer::new(users)
+            .retry(Retry::default())
+            .layer(client);
+        let request = Request::new(Full::default());
+        let size = std::mem::size_of_val(&balanced.balance(request));
+        assert!(size <= 6 * 1_024, "{size} bytes");
+    }
+}

@@ -3,9 +3,11 @@
 mod compose;
 mod consul;
 mod dns;
+mod etcd;
 mod eureka;
 mod local;
 mod tls;
+mod zookeeper;
 
 use std::sync::Arc;
 
@@ -19,9 +21,11 @@ pub use consul::{
     HttpCheckConfig, TtlCheckConfig,
 };
 pub use dns::{DnsConfig, FamiliesConfig};
+pub use etcd::{EtcdConfig, LayoutConfig};
 pub use eureka::EurekaConfig;
 pub use local::{FileConfig, FixedConfig, InMemoryConfig};
 pub use tls::TlsConfig;
+pub use zookeeper::ZooKeeperConfig;
 
 use crate::error::Error;
 use crate::registry::{Discover, Registry};
@@ -45,8 +49,13 @@ pub enum RegistryConfig {
     Dns(DnsConfig),
     /// Consul (feature `consul`).
     Consul(Box<ConsulConfig>),
+    /// etcd (feature `etcd`).
+    Etcd(Box<EtcdConfig>),
     /// Eureka (feature `eureka`).
     Eureka(EurekaConfig),
+    /// `ZooKeeper` (feature `zookeeper`).
+    #[serde(rename = "zookeeper")]
+    ZooKeeper(Box<ZooKeeperConfig>),
     /// Several registries as one.
     Merge(MergeConfig),
     /// The next registry while the first does not answer.
@@ -83,11 +92,13 @@ impl Opened {
     all(
         feature = "consul",
         feature = "dns",
+        feature = "etcd",
         feature = "eureka",
         feature = "file",
         feature = "quanta",
         feature = "snapshot",
-        feature = "tonic"
+        feature = "tonic",
+        feature = "zookeeper"
     ),
     expect(dead_code, reason = "every feature is on")
 )]
@@ -149,7 +160,9 @@ impl RegistryConfig {
             Self::File(file) => with!("file", file, at),
             Self::Dns(dns) => with!("dns", dns, at),
             Self::Consul(consul) => with!("consul", consul, at),
+            Self::Etcd(etcd) => with!("etcd", etcd, at),
             Self::Eureka(eureka) => with!("eureka", eureka, at),
+            Self::ZooKeeper(zookeeper) => with!("zookeeper", zookeeper, at),
             Self::Merge(merge) => merge.open(&at("merge")),
             Self::Fallback(fallback) => fallback.open(&at("fallback")),
             Self::Filter(filter) => filter.open(&at("filter")),
@@ -158,10 +171,16 @@ impl RegistryConfig {
     }
 }
 
-#[cfg(all(test, feature = "consul", feature = "dns", feature = "eureka"))]
+#[cfg(all(
+    test,
+    feature = "consul",
+    feature = "dns",
+    feature = "etcd",
+    feature = "eureka"
+))]
 mod tests {
     use super::*;
-    use crate::registry::{Consul, Dns, Eureka};
+    use crate::registry::{Consul, Dns, Etcd, Eureka};
 
     /// What is left out is as the builders have it.
     #[test]
@@ -170,6 +189,9 @@ mod tests {
         let consul = ConsulConfig::default();
         let built = consul.builder("").expect("there is no secret to read");
         assert_eq!(shown(&built), shown(&Consul::builder(&consul.url)));
+        let etcd = EtcdConfig::default();
+        let built = etcd.builder("").expect("there is no secret to read");
+        assert_eq!(shown(&built), shown(&Etcd::builder(&etcd.url)));
         let eureka = EurekaConfig::default();
         let built = eureka.builder("").expect("there is no secret to read");
         assert_eq!(shown(&built), shown(&Eureka::builder(&eureka.url)));

@@ -16,7 +16,7 @@ pub struct TlsConfig {
     pub key: Option<Secret>,
 }
 
-#[cfg(any(feature = "consul", feature = "eureka"))]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod read {
     use super::TlsConfig;
     use crate::error::Error;

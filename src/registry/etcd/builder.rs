@@ -162,6 +162,10 @@ impl std::fmt::Debug for EtcdBuilder {
             .field("members", &self.urls.len())
             .field("user", &self.user.as_ref().map(|_| "(hidden)"))
             .field("layout", &self.layout)
+            .field("prefix", &self.prefix)
+            .field("lease_ttl", &self.ttl)
+            .field("request_timeout", &self.within)
+            .field("max_message", &self.max_message)
             .finish_non_exhaustive()
     }
 }
