@@ -36,6 +36,7 @@
 //! | retry, hedge, limit, throttle | [`resilience`] |
 //! | see what goes on | [`observe`] |
 //! | choose how endpoints are picked | [`strategy`] |
+//! | go by what servers say of their load | [`load`] |
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
 //! | read or write a registry, or bring your own | [`registry`] |
 //! | check your own registry or strategy | `testing` |
@@ -85,6 +86,7 @@ pub mod time;
 
 pub mod endpoint;
 pub mod event;
+pub mod load;
 pub mod stats;
 
 pub mod hash;

@@ -9,7 +9,7 @@ use std::path::Path;
 /// other.
 const FLOORS: &[(&[&str], Siblings)] = &[
     (&["error", "time", "rng", "sync", "backoff"], Siblings::Meet),
-    (&["endpoint", "stats", "event"], Siblings::Meet),
+    (&["endpoint", "stats", "event", "load"], Siblings::Meet),
     (&["hash"], Siblings::Ignore),
     (&["registry"], Siblings::Ignore),
     (&["view", "health", "topology"], Siblings::Ignore),

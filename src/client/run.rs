@@ -16,6 +16,7 @@ use crate::balancer::DetachedPick;
 use crate::endpoint::{AddressPolicy, Endpoint};
 use crate::error::Error;
 use crate::event::CallEvent;
+use crate::load::LoadReport;
 use crate::resilience::{Deadline, Ended, Limits, Pushback, Retry};
 use crate::stats::Outcome;
 use crate::strategy::{PickOptions, Tried};
@@ -95,6 +96,16 @@ impl Asked {
             hash: key.and_then(|key| key.hash_of(head)),
             subset: told.or_else(|| subset?.of(head)),
         }
+    }
+}
+
+/// Hands on what the server says of its load, if the strategy asks. What cannot be read says
+/// nothing: a call shall not fail for it.
+pub(super) fn read_report(pick: &DetachedPick, headers: &HeaderMap) {
+    if pick.wants_report()
+        && let Ok(Some(report)) = LoadReport::of(headers)
+    {
+        pick.report(&report);
     }
 }
 
@@ -333,6 +344,7 @@ where
         let result = match sent {
             Ok(answer) => {
                 let (status, headers) = T::head(&answer);
+                read_report(&pick, headers);
                 let Answered {
                     outcome,
                     grpc,

@@ -90,7 +90,7 @@ impl Turn {
     pub(super) fn next(&self, context: &mut PickContext<'_>) -> NodeIndex {
         match self {
             Self::Equal(n) => next_or_any(*n, context),
-            Self::Stride(weights) => stride(weights, context.cursor()),
+            Self::Stride(weights) => stride(weights.len(), |at| weights[at], context.cursor()),
         }
     }
 }
@@ -119,15 +119,16 @@ pub(super) fn next_or_any(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
 /// In round g, place i with weight w of 65535 is used if the line of slope
 /// w/65535 crosses an integer between g and g + 1; shifting every other place
 /// by half keeps equal light weights from all falling into one round.
-fn stride(weights: &[u16], cursor: &mut u64) -> NodeIndex {
+#[inline]
+pub(super) fn stride(n: usize, weight: impl Fn(usize) -> u16, cursor: &mut u64) -> NodeIndex {
     const FULL: u64 = u16::MAX as u64;
-    let n = weights.len() as u64;
+    let n = n as u64;
     loop {
         // Reduced, so that no product below overflows and a random first
         // cursor is as good as any.
         *cursor = (*cursor + 1) % (n * FULL);
         let (round, place) = (*cursor / n, *cursor % n);
-        let weight = u64::from(weights[place as usize]);
+        let weight = u64::from(weight(place as usize));
         let offset = (place % 2) * (FULL / 2);
         if (weight * round + offset) % FULL >= FULL - weight {
             return place as NodeIndex;
@@ -145,7 +146,8 @@ mod tests {
         let weights = [21845, 43690, 65535];
         // The cursor is the sequence number of the step before.
         let mut cursor = 3 * u64::from(u16::MAX) - 1;
-        let sequence: Vec<u32> = (0..12).map(|_| stride(&weights, &mut cursor)).collect();
+        let mut next = || stride(weights.len(), |at| weights[at], &mut cursor);
+        let sequence: Vec<u32> = (0..12).map(|_| next()).collect();
         assert_eq!(sequence, [1, 2, 2, 0, 1, 2, 1, 2, 2, 0, 1, 2]);
     }
 }
