@@ -1,6 +1,8 @@
 //! What servers say of their load, from a real server by a real client to the strategies that go by
 //! it.
 
+#![allow(clippy::float_cmp, reason = "reported numbers come back as they were")]
+
 mod common;
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 #[path = "common/picks.rs"]

@@ -26,6 +26,7 @@ mod protobuf;
 mod text;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::error::Error;
 
@@ -157,15 +158,12 @@ fn bounded(bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-fn wrong(field: &str, value: impl ToString, reason: &'static str) -> Error {
-    Error::invalid(
-        "load report",
-        format_args!("{field} = {}", value.to_string()),
-        reason,
-    )
+fn wrong(field: &str, value: impl fmt::Display, reason: &'static str) -> Error {
+    Error::invalid("load report", format_args!("{field} = {value}"), reason)
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "numbers come back as they were")]
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 

@@ -42,8 +42,10 @@ use crate::time::{Clock, Timestamp};
 pub struct ReportLoad {
     meter: Arc<Meter>,
     limit: Option<u32>,
-    metrics: Option<Arc<dyn Fn(&mut LoadReport) + Send + Sync>>,
+    metrics: Option<Arc<Add>>,
 }
+
+type Add = dyn Fn(&mut LoadReport) + Send + Sync;
 
 impl ReportLoad {
     /// The layer.
@@ -332,6 +334,7 @@ impl<B: Body> Body for ReportingBody<B> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "they are counts")]
 mod tests {
     use super::*;
 

@@ -141,8 +141,8 @@ impl<'a> Simulation<'a> {
             free: Vec::new(),
             made: 0,
             report: Report::new(fleet.servers),
-            reports: fleet.reports && strategy.is_some_and(|strategy| strategy.reads_reports()),
-            by_latency: strategy.is_some_and(|strategy| strategy.reads_latency()),
+            reports: fleet.reports && strategy.is_some_and(Strategy::reads_reports),
+            by_latency: strategy.is_some_and(Strategy::reads_latency),
             said: LoadReport::default(),
         })
     }

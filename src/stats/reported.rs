@@ -106,6 +106,7 @@ fn since(tick: u32, now: Timestamp) -> Duration {
 }
 
 #[cfg(all(test, not(waypost_loom)))]
+#[allow(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use super::*;
 
