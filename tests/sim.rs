@@ -125,7 +125,7 @@ fn one_slow_backend_costs_what_linkerd_measured() {
     assert!((least - 0.992).abs() < 0.003, "{least}");
 }
 
-/// Smaller than the scenarios of `docs/choosing.md`, so that it ends within seconds.
+/// Smaller than the named scenarios, so that it ends within seconds.
 #[test]
 fn adaptive_loses_no_calls_to_a_server_that_fails_fast() {
     let fleet = Fleet {

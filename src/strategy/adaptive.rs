@@ -29,7 +29,7 @@ use crate::view::{NodeIndex, View};
 /// of which nothing is known gets one call, and more when that has ended. Of two that are idle, a
 /// fifth of the score makes no difference, and the first drawn wins.
 ///
-/// O(32): more than the two of [`P2c`](super::P2c), which buys the tail: see `docs/choosing.md`.
+/// O(32): more than the two of [`P2c`](super::P2c), which buys the tail; `examples/simulate.rs` compares them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Adaptive;
 
@@ -60,7 +60,7 @@ impl Strategy for Adaptive {
     }
 }
 
-/// Of a hundred, two leave S4's p99 at four times what all do; 32 at a twentieth more.
+/// Of a hundred servers, a few would miss those that just said that they are idle.
 const LOOK: u32 = 32;
 
 /// A failed call costs its caller at least a retry: Finagle's second, in nanoseconds.
