@@ -12,14 +12,16 @@ use std::fs::read_to_string;
 use std::num::NonZeroU64;
 
 use waypost::sim::{Fleet, Rule, run, table};
-use waypost::strategy::{LeastConn, P2c, Random, RoundRobin};
+use waypost::strategy::{Adaptive, LeastConn, P2c, Random, RoundRobin};
 
 const SCENARIOS: [&str; 8] = ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8"];
-const STRATEGIES: [&str; 6] = [
+const STRATEGIES: [&str; 8] = [
     "random",
     "round-robin",
     "least-conn",
     "p2c",
+    "p2c-peak-ewma",
+    "adaptive",
     "oracle-p2c",
     "oracle-jsq",
 ];
@@ -80,6 +82,8 @@ fn rule(name: &str) -> Result<Rule, String> {
         "round-robin" => Rule::of(RoundRobin::new()),
         "least-conn" => Rule::of(LeastConn::new()),
         "p2c" => Rule::of(P2c::new()),
+        "p2c-peak-ewma" => Rule::of(P2c::peak_ewma()),
+        "adaptive" => Rule::of(Adaptive::new()),
         "oracle-p2c" => Rule::Oracle(2),
         "oracle-jsq" => Rule::Shortest,
         _ => return Err(format!("strategy `{name}` is none of {STRATEGIES:?}")),

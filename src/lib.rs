@@ -37,6 +37,7 @@
 //! | set it all up in a file | `config` |
 //! | see what goes on | [`observe`] |
 //! | choose how endpoints are picked | [`strategy`] |
+//! | go by what servers say of their load | [`load`] |
 //! | shard by consistent hashing, or choose as nginx, Envoy or HAProxy do | [`hash`] |
 //! | read or write a registry, or bring your own | [`registry`] |
 //! | check your own registry or strategy | `testing` |
@@ -91,6 +92,7 @@ pub mod time;
 
 pub mod endpoint;
 pub mod event;
+pub mod load;
 pub mod stats;
 
 pub mod hash;

@@ -12,7 +12,7 @@ const FLOORS: &[(&[&str], Siblings)] = &[
         &["error", "time", "rng", "sync", "backoff", "format"],
         Siblings::Meet,
     ),
-    (&["endpoint", "stats", "event"], Siblings::Meet),
+    (&["endpoint", "stats", "event", "load"], Siblings::Meet),
     (&["hash"], Siblings::Ignore),
     (&["registry"], Siblings::Ignore),
     (&["view", "health", "topology"], Siblings::Ignore),

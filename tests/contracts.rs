@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use waypost::strategy::{
-    BlockHrw, LeastConn, Maglev, P2c, PickFirst, Random, Rendezvous, RingHash, RoundRobin,
-    SmoothWeighted,
+    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Random, Rendezvous,
+    RingHash, RoundRobin, SmoothWeighted,
 };
 use waypost::{Endpoint, EndpointSet, Fixed, InMemory, testing};
 
@@ -56,6 +56,16 @@ fn random() {
 fn p2c() {
     testing::strategy(P2c::new);
     testing::strategy(P2c::peak_ewma);
+}
+
+#[test]
+fn adaptive() {
+    testing::strategy(Adaptive::new);
+}
+
+#[test]
+fn load_weighted() {
+    testing::strategy(LoadWeighted::new);
 }
 
 #[test]

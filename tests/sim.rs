@@ -1,7 +1,7 @@
 //! The simulator against closed forms and published experiments.
 
 use waypost::sim::{Antagonist, Fleet, Report, Rule, Service, Slow, run};
-use waypost::strategy::{LeastConn, P2c, Random, RoundRobin};
+use waypost::strategy::{Adaptive, LeastConn, P2c, Random, RoundRobin};
 
 fn simulate(fleet: &Fleet, rule: &Rule, seed: u64) -> Report {
     run(fleet, rule, seed).expect("the fleet is fine")
@@ -123,6 +123,40 @@ fn one_slow_backend_costs_what_linkerd_measured() {
     // share for 1 s and not 2: 1 - .5 * .167 / (10 * 1 + .167) = 99.2 %.
     let least = success(Rule::of(LeastConn::new()));
     assert!((least - 0.992).abs() < 0.003, "{least}");
+}
+
+/// Smaller than the named scenarios, so that it ends within seconds.
+#[test]
+fn adaptive_loses_no_calls_to_a_server_that_fails_fast() {
+    let fleet = Fleet {
+        clients: 10,
+        servers: 20,
+        seconds: 6.0,
+        warm_up_seconds: 2.0,
+        ..Fleet::named("S8").expect("there is an S8")
+    };
+    let adaptive = simulate(&fleet, &Rule::of(Adaptive::new()), 1);
+    assert!(adaptive.error_share() <= 1e-4, "{}", adaptive.error_share());
+    let p2c = simulate(&fleet, &Rule::of(P2c::new()), 1);
+    assert!(p2c.error_share() > 0.01, "{}", p2c.error_share());
+}
+
+#[test]
+fn reports_bring_adaptive_near_to_who_knows_every_queue() {
+    let fleet = |reports| Fleet {
+        clients: 20,
+        servers: 20,
+        seconds: 8.0,
+        warm_up_seconds: 2.0,
+        reports,
+        ..Fleet::named("S2").expect("there is an S2")
+    };
+    let p99 = |rule: &Rule, reports| simulate(&fleet(reports), rule, 1).p99_ms;
+    let adaptive = Rule::of(Adaptive::new());
+    let (with, oracle) = (p99(&adaptive, true), p99(&Rule::Oracle(2), true));
+    assert!(with < oracle * 1.1, "{with} {oracle}");
+    let without = p99(&adaptive, false);
+    assert!(with < without, "{with} {without}");
 }
 
 #[test]

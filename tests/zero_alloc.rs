@@ -11,8 +11,8 @@ use std::hint::black_box;
 
 use common::{endpoint, weighted};
 use waypost::strategy::{
-    BlockHrw, LeastConn, Maglev, P2c, PickFirst, PickOptions, Random, Rendezvous, RingHash,
-    RoundRobin, SmoothWeighted, Strategy, Tried,
+    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, PickOptions, Random,
+    Rendezvous, RingHash, RoundRobin, SmoothWeighted, Strategy, Tried,
 };
 use waypost::{Balancer, EndpointSet, Outcome, Pick};
 
@@ -175,6 +175,8 @@ fn a_pick_neither_allocates_nor_frees() {
     with_strategy(Random::new());
     with_strategy(P2c::new());
     with_strategy(P2c::peak_ewma());
+    with_strategy(Adaptive::new());
+    with_strategy(LoadWeighted::new());
     with_strategy(LeastConn::new());
     with_strategy(LeastConn::new().choices(3).expect("it is within"));
     with_strategy(PickFirst::new());

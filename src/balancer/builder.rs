@@ -199,7 +199,8 @@ impl BalancerBuilder {
             Watched::new(check, Arc::new(wake))
         });
         let checks = checks.transpose()?;
-        let stopwatch = (self.latency || self.strategy.reads_latency()).then(|| self.clock.clone());
+        let timed = self.latency || self.strategy.reads_latency() || self.strategy.reads_reports();
+        let stopwatch = timed.then(|| self.clock.clone());
         let place = core::take_place();
         let state = Arc::new(State::unknown(place, stopwatch, alarm.clone()));
         let core = Arc::new(Core {

@@ -9,6 +9,7 @@ use super::alarm::Alarm;
 use super::local;
 use super::state::State;
 use crate::endpoint::Endpoint;
+use crate::load::LoadReport;
 use crate::stats::{EndpointStats, Outcome};
 use crate::time::{Clock, Timestamp};
 use crate::view::{Node, NodeKey, Roster};
@@ -100,6 +101,16 @@ impl Pick {
         }
     }
 
+    /// Tells the balancer what the server said of its load along with the answer. What a strategy
+    /// does not [ask for](crate::strategy::Strategy::reads_reports) is not kept.
+    pub fn report(&self, report: &LoadReport) {
+        if let Some(state) = &self.state
+            && let (true, Some(clock)) = (state.by_reports, &state.stopwatch)
+        {
+            self.stats().reported(report, clock.now());
+        }
+    }
+
     /// The guard of the same call, holding on to its endpoint alone and no
     /// longer to the set it was picked from. Allocates nothing, and costs six
     /// locked instructions.
@@ -107,6 +118,7 @@ impl Pick {
         let node = Node::new(Arc::clone(self.endpoint()), self.stats().clone());
         let state = self.state.take();
         let by_latency = state.as_ref().is_some_and(|state| state.by_latency);
+        let by_reports = state.as_ref().is_some_and(|state| state.by_reports);
         let alarm = state.as_ref().and_then(|state| state.alarm.clone());
         let stopwatch = state.and_then(|state| state.stopwatch.clone());
         let started = stopwatch
@@ -116,6 +128,7 @@ impl Pick {
             node,
             stopwatch,
             by_latency,
+            by_reports,
             alarm,
             started: started.unwrap_or_default(),
             outcome: Outcome::Cancelled,
@@ -230,6 +243,7 @@ pub struct DetachedPick {
     node: Node,
     stopwatch: Option<Clock>,
     by_latency: bool,
+    by_reports: bool,
     alarm: Option<Arc<Alarm>>,
     outcome: Outcome,
     started: Timestamp,
@@ -240,6 +254,19 @@ impl DetachedPick {
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.node.endpoint()
+    }
+
+    /// Whether the strategy goes by what servers say of their load, so that it is worth to be read.
+    #[must_use]
+    pub fn wants_report(&self) -> bool {
+        self.by_reports
+    }
+
+    /// Tells what the server said of its load, as [`Pick::report`] does.
+    pub fn report(&self, report: &LoadReport) {
+        if let (true, Some(clock)) = (self.by_reports, &self.stopwatch) {
+            self.node.stats().reported(report, clock.now());
+        }
     }
 
     /// Ends the call, as [`Pick::finish`] does.

@@ -59,6 +59,8 @@ pub(super) struct State {
     pub(super) stopwatch: Option<Clock>,
     /// Whether picks go by latency, and so by the time at which they are made.
     pub(super) by_latency: bool,
+    /// Whether picks go by what servers say of their load.
+    pub(super) by_reports: bool,
     /// Whether the end of a call is timed, counted in a total, or waited for.
     pub(super) ends_with_more: bool,
     /// Who is told of failures, where somebody listens.
@@ -247,6 +249,7 @@ impl State {
             ends_with_more: stopwatch.is_some(),
             facts: None,
             by_latency: false,
+            by_reports: false,
             stopwatch,
             alarm,
         }
@@ -280,6 +283,7 @@ impl State {
             roster,
             in_place: first.in_place(has_total),
             by_latency: strategy.reads_latency(),
+            by_reports: strategy.reads_reports(),
             first,
             counts,
             ends_with_more: before.stopwatch.is_some() || has_total,
@@ -357,6 +361,7 @@ impl State {
             shares,
             ends_with_more: before.stopwatch.is_some() || has_total || !trials.is_empty(),
             by_latency: strategy.reads_latency(),
+            by_reports: strategy.reads_reports(),
             first,
             below: groups.collect(),
             draw,

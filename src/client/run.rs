@@ -17,6 +17,7 @@ use crate::balancer::DetachedPick;
 use crate::endpoint::{AddressPolicy, Endpoint};
 use crate::error::Error;
 use crate::event::{CallEvent, CallScope, Observer};
+use crate::load::LoadReport;
 use crate::resilience::{Deadline, Ended, Limits, Pushback, Retry};
 use crate::stats::Outcome;
 use crate::strategy::{PickOptions, Tried};
@@ -104,6 +105,16 @@ impl Asked {
             subset: told.or_else(|| subset?.of(head)),
             scope: settings.observer.as_ref().and_then(scope),
         }
+    }
+}
+
+/// Hands on what the server says of its load, if the strategy asks. What cannot be read says
+/// nothing: a call shall not fail for it.
+pub(super) fn read_report(pick: &DetachedPick, headers: &HeaderMap) {
+    if pick.wants_report()
+        && let Ok(Some(report)) = LoadReport::of(headers)
+    {
+        pick.report(&report);
     }
 }
 
@@ -365,6 +376,7 @@ where
         let result = match sent {
             Ok(answer) => {
                 let (status, headers) = T::head(&answer);
+                read_report(&pick, headers);
                 let Answered {
                     outcome,
                     grpc,

@@ -33,7 +33,14 @@
 //! assert!(!ready.is_ready() && goodbye.is_clean());
 //! # Ok(()) }
 //! ```
+//!
+//! `ReportLoad` (feature `http`) adds to answers how busy the server is, for clients that balance by it.
 
 mod lifecycle;
+#[cfg(feature = "http")]
+mod report_load;
 
 pub use lifecycle::{Busy, Goodbye, Lifecycle, Readiness, Serving};
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use report_load::{ReportLoad, Reporting, ReportingBody, ReportingFuture};

@@ -40,6 +40,8 @@ pub struct Fleet {
     pub burst: Option<Burst>,
     /// The first server fails each call after so many milliseconds of work.
     pub failing_ms: Option<f64>,
+    /// Whether servers say, with each answer, how busy they are.
+    pub reports: bool,
 }
 
 /// The first servers are slow for a time.
@@ -99,6 +101,7 @@ impl Default for Fleet {
             antagonist: None,
             burst: None,
             failing_ms: None,
+            reports: true,
         }
     }
 }

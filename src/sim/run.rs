@@ -8,6 +8,7 @@ use super::service::{exponential, unit};
 use super::{Fleet, Report};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::load::LoadReport;
 use crate::rng::Rng;
 use crate::stats::Outcome;
 use crate::strategy::{BoxPicker, PickContext, PickOptions, Strategy};
@@ -78,6 +79,8 @@ struct Call {
     server: u32,
     sent: u64,
     settled: bool,
+    /// What its server held when it had done with it.
+    held: u32,
 }
 
 struct Simulation<'a> {
@@ -93,6 +96,11 @@ struct Simulation<'a> {
     free: Vec<u32>,
     made: u64,
     report: Report,
+    /// Whether the rule goes by reports, and the servers send them.
+    reports: bool,
+    by_latency: bool,
+    /// The report under way, used again for each.
+    said: LoadReport,
 }
 
 const SECOND: f64 = 1e9;
@@ -102,7 +110,11 @@ impl<'a> Simulation<'a> {
     fn new(fleet: &'a Fleet, rule: &'a Rule, seed: u64) -> Result<Self, Error> {
         let mut rng = Rng::seeded(seed);
         let mut clients = Vec::new();
-        if let Rule::Of(strategy) = rule {
+        let strategy = match rule {
+            Rule::Of(strategy) => Some(strategy),
+            Rule::Oracle(_) | Rule::Shortest => None,
+        };
+        if let Some(strategy) = strategy {
             let endpoints: Vec<Endpoint> = (0..fleet.servers)
                 .map(|server| Endpoint::at(format!("server-{server:07}:80").as_str()))
                 .collect::<Result<_, _>>()?;
@@ -129,6 +141,9 @@ impl<'a> Simulation<'a> {
             free: Vec::new(),
             made: 0,
             report: Report::new(fleet.servers),
+            reports: fleet.reports && strategy.is_some_and(Strategy::reads_reports),
+            by_latency: strategy.is_some_and(Strategy::reads_latency),
+            said: LoadReport::default(),
         })
     }
 
@@ -194,6 +209,7 @@ impl<'a> Simulation<'a> {
             server,
             sent: self.now,
             settled: false,
+            held: 0,
         };
         let call = match self.free.pop() {
             Some(call) => {
@@ -223,6 +239,7 @@ impl<'a> Simulation<'a> {
                     picker,
                     context,
                 } = &mut self.clients[client as usize];
+                context.set_now(Timestamp::from_nanos(self.now));
                 let server = picker.pick(context).filter(|&index| index < servers)?;
                 view.begin(server, self.lease.slot());
                 Some(server)
@@ -303,6 +320,7 @@ impl<'a> Simulation<'a> {
             Some(next) => self.work(next),
             None => state.busy -= 1,
         }
+        self.calls[call as usize].held = self.queue(server) as u32;
         let at = self.after(self.one_way());
         self.events.push(at, Event::Answered { call });
     }
@@ -332,10 +350,22 @@ impl<'a> Simulation<'a> {
         let took = self.now - call.sent;
         if let Some(client) = self.clients.get(call.client as usize) {
             let stats = client.view.node(call.server).stats();
+            let (latency, now) = (Duration::from_nanos(took), Timestamp::from_nanos(self.now));
+            if self.reports && outcome.is_answer() {
+                let held = self
+                    .said
+                    .named_metrics
+                    .entry(LoadReport::IN_FLIGHT.to_owned())
+                    .or_default();
+                *held = f64::from(call.held);
+                stats.reported(&self.said, now);
+            }
             stats.end(self.lease.slot(), outcome);
             if outcome.is_answer() {
-                let latency = Duration::from_nanos(took);
-                stats.took(latency, Timestamp::from_nanos(self.now));
+                stats.took(latency, now);
+            }
+            if self.by_latency {
+                stats.cost(latency, outcome.is_failure(), now);
             }
         }
         if call.sent as f64 >= self.fleet.warm_up_seconds * SECOND {

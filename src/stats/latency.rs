@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::peak::elapsed;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::Timestamp;
 
@@ -30,6 +31,14 @@ impl Latency {
             NONE => None,
             word => Some(Duration::from_nanos(unpack(word).0 as u64)),
         }
+    }
+
+    /// In nanoseconds, falling towards nothing while there are no samples, so that an endpoint that
+    /// was slow is tried again; 0 before the first.
+    #[inline]
+    pub(super) fn falling(&self, now: Timestamp) -> f32 {
+        let (mean, last) = unpack(self.0.load(Ordering::Relaxed));
+        mean * (1.0 - gain(elapsed(last, tick_of(now))))
     }
 
     /// Takes in one sample. Wait-free but for retries while other threads
@@ -84,6 +93,10 @@ pub(super) fn tick_of(now: Timestamp) -> u32 {
 
 pub(super) const fn ticks(time: Duration) -> u32 {
     (time.as_nanos() >> TICK_BITS) as u32
+}
+
+pub(super) const fn of_ticks(ticks: u32) -> Duration {
+    Duration::from_nanos((ticks as u64) << TICK_BITS)
 }
 
 pub(super) fn pack(mean: f32, tick: u32) -> u64 {

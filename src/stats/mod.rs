@@ -17,7 +17,9 @@ mod latency;
 mod ledger;
 mod outcome;
 mod peak;
+mod reported;
 mod stripe;
+mod trouble;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,12 +29,16 @@ pub use accrual::Streaks;
 pub(crate) use accrual::{Accrual, Trial};
 pub(crate) use ledger::{Counters, FewStripes, Ledger};
 pub use outcome::Outcome;
+pub(crate) use reported::Held;
 
+use crate::load::LoadReport;
 use crate::sync::Slot;
 use crate::time::Timestamp;
 use latency::Latency;
 use ledger::Row;
 use peak::Peak;
+use reported::Reported;
+use trouble::Trouble;
 
 /// The live figures of one endpoint, shared by all who refer to it.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ struct Figures {
     row: Row,
     latency: Latency,
     peak: Peak,
+    trouble: Trouble,
+    reported: Reported,
     accrual: Accrual,
 }
 
@@ -66,6 +74,8 @@ impl EndpointStats {
             row,
             latency: Latency::default(),
             peak: Peak::default(),
+            trouble: Trouble::default(),
+            reported: Reported::default(),
             accrual: Accrual::default(),
         }))
     }
@@ -100,6 +110,12 @@ impl EndpointStats {
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.0.latency.mean()
+    }
+
+    /// The mean latency in nanoseconds, which falls while no call ends; 0 where none is known.
+    #[inline]
+    pub(crate) fn falling_latency(&self, now: Timestamp) -> f32 {
+        self.0.latency.falling(now)
     }
 
     /// Failures in a row, up to now.
@@ -142,6 +158,37 @@ impl EndpointStats {
     #[inline]
     pub(crate) fn cost(&self, took: Duration, failed: bool, now: Timestamp) {
         self.0.peak.record(took, failed, now);
+        self.0.trouble.record(failed, now);
+    }
+
+    /// How likely the next call fails, in 0..=1, by those that did; 0 where that is not recorded.
+    #[inline]
+    pub(crate) fn trouble(&self, now: Timestamp) -> f32 {
+        self.0.trouble.share(now)
+    }
+
+    /// Takes in what the server said of its load when it answered a call that is still counted
+    /// here, and no longer there.
+    pub(crate) fn reported(&self, report: &LoadReport, now: Timestamp) {
+        let others = self.in_flight().saturating_sub(1);
+        self.0.reported.record(report, others, now);
+    }
+
+    /// What the server said last of the calls that it holds.
+    #[inline]
+    pub(crate) fn held(&self, now: Timestamp) -> Option<Held> {
+        self.0.reported.held(now)
+    }
+
+    /// The weight that its reports give it (gRPC A58).
+    pub(crate) fn reported_weight(
+        &self,
+        penalty: f32,
+        blackout: Duration,
+        expiry: Duration,
+        now: Timestamp,
+    ) -> Option<f32> {
+        self.0.reported.weight(penalty, blackout, expiry, now)
     }
 }
 

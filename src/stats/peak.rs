@@ -64,7 +64,8 @@ impl Peak {
     }
 }
 
-fn elapsed(last: u32, tick: u32) -> u32 {
+/// How long ago in ticks; nothing where another thread's clock was ahead.
+pub(super) fn elapsed(last: u32, tick: u32) -> u32 {
     let elapsed = tick.wrapping_sub(last);
     if elapsed > u32::MAX - LATE {
         0

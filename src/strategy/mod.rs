@@ -10,7 +10,9 @@
 //! | --- | --- | --- |
 //! | [`P2c`] (default) | O(1): two loads compared | calls differ in cost, endpoints in speed |
 //! | [`P2c::peak_ewma`] | O(1), and a reading of the clock before it | as `P2c`, where latency tells more than calls in flight, or failures are fast |
+//! | [`Adaptive`] | O(32) | servers [report](crate::load) their load, or the tail of latency matters more than a microsecond |
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
+//! | [`LoadWeighted`] | O(1) | as `RoundRobin`, where servers [report](crate::load) their load and endpoints differ in speed |
 //! | [`SmoothWeighted`] | O(1) | as `RoundRobin`, in the very order of nginx |
 //! | [`Random`] | O(1) | as round robin, with very many clients |
 //! | [`LeastConn`] | O(n), ends at the first idle endpoint | few clients, up to a few hundred endpoints |
@@ -56,12 +58,14 @@
 //! # Ok(()) }
 //! ```
 
+mod adaptive;
 mod alias;
 mod block_hrw;
 mod common;
 mod context;
 mod keyed;
 mod least_conn;
+mod load_weighted;
 mod maglev;
 mod p2c;
 mod peak_ewma;
@@ -77,11 +81,13 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+pub use adaptive::Adaptive;
 pub use block_hrw::BlockHrw;
 pub(crate) use common::{Common, Memory, Turns};
 pub use context::{PickContext, PickOptions};
 pub use keyed::MissingKey;
 pub use least_conn::LeastConn;
+pub use load_weighted::LoadWeighted;
 pub use maglev::Maglev;
 pub use p2c::P2c;
 pub use pick_first::PickFirst;
@@ -127,6 +133,12 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     fn reads_latency(&self) -> bool {
         false
     }
+
+    /// Whether its pickers go by what servers [say of their load](crate::load). The clients of this
+    /// crate then look for reports in answers, and else do not.
+    fn reads_reports(&self) -> bool {
+        false
+    }
 }
 
 /// A choice that was prepared for one view.
@@ -155,6 +167,10 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
     fn reads_latency(&self) -> bool {
         (**self).reads_latency()
     }
+
+    fn reads_reports(&self) -> bool {
+        (**self).reads_reports()
+    }
 }
 
 impl<T: Strategy + ?Sized> Strategy for Box<T> {
@@ -172,5 +188,9 @@ impl<T: Strategy + ?Sized> Strategy for Box<T> {
 
     fn reads_latency(&self) -> bool {
         (**self).reads_latency()
+    }
+
+    fn reads_reports(&self) -> bool {
+        (**self).reads_reports()
     }
 }

@@ -90,7 +90,7 @@ impl Turn {
     pub(super) fn next(&self, context: &mut PickContext<'_>) -> NodeIndex {
         match self {
             Self::Equal(n) => next_or_any(*n, context),
-            Self::Stride(weights) => stride(weights, context.cursor()),
+            Self::Stride(weights) => stride(weights.len(), |at| weights[at], context.cursor()),
         }
     }
 }
@@ -121,9 +121,10 @@ pub(super) fn next_or_any(n: u32, context: &mut PickContext<'_>) -> NodeIndex {
 /// by half keeps equal light weights from all falling into one round.
 ///
 /// The cursor is the round and the place, so that a step divides nothing.
-fn stride(weights: &[u16], cursor: &mut u64) -> NodeIndex {
+#[inline]
+pub(super) fn stride(n: usize, weight: impl Fn(usize) -> u16, cursor: &mut u64) -> NodeIndex {
     const FULL: u32 = u16::MAX as u32;
-    let n = weights.len() as u32;
+    let n = n as u32;
     let (mut round, mut place) = ((*cursor >> 32) as u32, *cursor as u32);
     if place >= n || round >= FULL {
         // From before the set shrank, or a new thread's random one.
@@ -135,7 +136,7 @@ fn stride(weights: &[u16], cursor: &mut u64) -> NodeIndex {
             place = 0;
             round = if round + 1 == FULL { 0 } else { round + 1 };
         }
-        let weight = u32::from(weights[place as usize]);
+        let weight = u32::from(weight(place as usize));
         let offset = (place % 2) * (FULL / 2);
         if (weight * round + offset) % FULL >= FULL - weight {
             *cursor = u64::from(round) << 32 | u64::from(place);
@@ -154,7 +155,8 @@ mod tests {
         let weights = [21845, 43690, 65535];
         // The last place of the last round.
         let mut cursor = u64::from(u16::MAX - 1) << 32 | 2;
-        let sequence: Vec<u32> = (0..12).map(|_| stride(&weights, &mut cursor)).collect();
+        let mut next = || stride(weights.len(), |at| weights[at], &mut cursor);
+        let sequence: Vec<u32> = (0..12).map(|_| next()).collect();
         assert_eq!(sequence, [1, 2, 2, 0, 1, 2, 1, 2, 2, 0, 1, 2]);
     }
 }

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::BoxError;
-use crate::client::run::Held;
+use crate::client::run::{Held, read_report};
 use crate::error::Error;
 use crate::stats::Outcome;
 
@@ -80,9 +80,11 @@ impl<B: Body<Error: Into<BoxError>>> Body for Tracked<B> {
             Some(Ok(frame)) => {
                 if let Some(call) = this.call
                     && let Some(trailers) = frame.trailers_ref()
-                    && let Some(outcome) = call.classify.trailers(trailers)
                 {
-                    call.outcome = outcome;
+                    read_report(&call.pick, trailers);
+                    if let Some(outcome) = call.classify.trailers(trailers) {
+                        call.outcome = outcome;
+                    }
                 }
                 // The reader need not ask for the end once it has been
                 // announced, and nothing comes behind trailers.

@@ -1,0 +1,170 @@
+//! What a server said last, in the words that strategies read.
+
+use std::time::Duration;
+
+use super::latency::{of_ticks, pack, tick_of, unpack};
+use super::peak::elapsed;
+use crate::load::LoadReport;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::time::Timestamp;
+
+/// A report is kept in words that change one by one: a reader may see the calls in flight of one
+/// report beside the utilization of the next, which are as true as each other.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    /// When the last report came; an `f32` of the calls that the server held, below 0 where it did
+    /// not say.
+    held: AtomicU64,
+    /// Calls of our own that were in flight then, and since when reports come.
+    own: AtomicU64,
+    utilization: AtomicU64,
+    rates: AtomicU64,
+}
+
+/// What a server said of the calls that it holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Held {
+    /// Calls of all clients.
+    pub(crate) calls: f32,
+    /// Calls of ours that were in flight then.
+    pub(crate) own: u32,
+    /// How long ago.
+    pub(crate) age: Duration,
+}
+
+impl Reported {
+    pub(super) fn record(&self, report: &LoadReport, own: u32, now: Timestamp) {
+        // Never 0, which says that there was none.
+        let tick = tick_of(now).max(1);
+        let before = self.held.load(Ordering::Relaxed);
+        let since = match (before, self.own.load(Ordering::Relaxed) as u32) {
+            (0, _) | (_, 0) => tick,
+            (_, since) => since,
+        };
+        let utilization = report.utilization_to_balance() as f32;
+        let rates = (report.rps_fractional as f32, report.eps as f32);
+        self.utilization
+            .store(u64::from(utilization.to_bits()), Ordering::Relaxed);
+        self.rates
+            .store(pack(rates.0, rates.1.to_bits()), Ordering::Relaxed);
+        self.own
+            .store(u64::from(own) << 32 | u64::from(since), Ordering::Relaxed);
+        let held = report
+            .in_flight()
+            .map_or(-1.0, |calls| calls.max(0.0) as f32);
+        self.held.store(pack(held, tick), Ordering::Relaxed);
+    }
+
+    /// None where the server never said.
+    #[inline]
+    pub(super) fn held(&self, now: Timestamp) -> Option<Held> {
+        let word = self.held.load(Ordering::Relaxed);
+        let (calls, tick) = unpack(word);
+        if word == 0 || calls < 0.0 {
+            return None;
+        }
+        Some(Held {
+            calls,
+            own: (self.own.load(Ordering::Relaxed) >> 32) as u32,
+            age: since(tick, now),
+        })
+    }
+
+    /// gRPC A58's weight, where a report came within `expiry` and the first of them no later than
+    /// `blackout` ago.
+    pub(super) fn weight(
+        &self,
+        penalty: f32,
+        blackout: Duration,
+        expiry: Duration,
+        now: Timestamp,
+    ) -> Option<f32> {
+        let (_, tick) = unpack(self.held.load(Ordering::Relaxed));
+        let own = self.own.load(Ordering::Relaxed);
+        if tick == 0 || own as u32 == 0 {
+            return None;
+        }
+        if since(tick, now) >= expiry {
+            // What comes next is a new beginning.
+            self.own.store(own >> 32 << 32, Ordering::Relaxed);
+            return None;
+        }
+        if since(own as u32, now) < blackout {
+            return None;
+        }
+        let utilization = f32::from_bits(self.utilization.load(Ordering::Relaxed) as u32);
+        let (rate, failures) = unpack(self.rates.load(Ordering::Relaxed));
+        let failures = f32::from_bits(failures);
+        let priced = utilization + failures / rate * penalty;
+        let weight = rate / priced;
+        (rate > 0.0 && utilization > 0.0 && weight.is_finite()).then_some(weight)
+    }
+}
+
+fn since(tick: u32, now: Timestamp) -> Duration {
+    of_ticks(elapsed(tick, tick_of(now)))
+}
+
+#[cfg(all(test, not(waypost_loom)))]
+#[allow(clippy::float_cmp, reason = "these are exact")]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(seconds))
+    }
+
+    fn report(rate: f64, utilization: f64, eps: f64) -> LoadReport {
+        LoadReport {
+            rps_fractional: rate,
+            cpu_utilization: utilization,
+            eps,
+            ..LoadReport::default()
+        }
+    }
+
+    fn weight(reported: &Reported, seconds: u64) -> Option<f32> {
+        let (blackout, expiry) = (Duration::from_secs(10), Duration::from_mins(3));
+        reported.weight(1.0, blackout, expiry, at(seconds))
+    }
+
+    #[test]
+    fn a_weight_begins_after_the_blackout_and_ends_at_the_expiry() {
+        let reported = Reported::default();
+        assert_eq!(weight(&reported, 5), None);
+        reported.record(&report(100.0, 0.5, 0.0), 0, at(5));
+        assert_eq!(weight(&reported, 14), None);
+        assert_eq!(weight(&reported, 16), Some(200.0));
+        // 100 / (.5 + 10/100).
+        reported.record(&report(100.0, 0.5, 10.0), 0, at(20));
+        assert!((weight(&reported, 21).unwrap() - 166.67).abs() < 0.01);
+        assert!(weight(&reported, 199).is_some());
+        assert_eq!(weight(&reported, 201), None);
+        // A new beginning, and a new blackout.
+        reported.record(&report(100.0, 0.5, 0.0), 0, at(202));
+        assert_eq!(weight(&reported, 203), None);
+        assert_eq!(weight(&reported, 213), Some(200.0));
+    }
+
+    #[test]
+    fn without_a_rate_or_a_utilization_there_is_no_weight() {
+        let reported = Reported::default();
+        for (rate, utilization) in [(0.0, 0.5), (10.0, 0.0)] {
+            reported.record(&report(rate, utilization, 1.0), 0, at(1));
+            assert_eq!(weight(&reported, 20), None);
+        }
+    }
+
+    #[test]
+    fn what_a_server_holds_is_kept_with_its_age() {
+        let reported = Reported::default();
+        reported.record(&report(1.0, 0.5, 0.0), 2, at(1));
+        assert_eq!(reported.held(at(2)), None);
+        let mut busy = report(1.0, 0.5, 0.0);
+        busy.named_metrics.insert(LoadReport::IN_FLIGHT.into(), 7.0);
+        reported.record(&busy, 3, at(1));
+        let held = reported.held(at(3)).expect("it was said");
+        assert_eq!((held.calls, held.own), (7.0, 3));
+        assert!((held.age.as_secs_f64() - 2.0).abs() < 0.001);
+    }
+}

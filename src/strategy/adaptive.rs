@@ -1,0 +1,226 @@
+//! One strategy that needs no tuning.
+
+use super::alias::WeightedDraw;
+use super::{BoxPicker, PickContext, Picker, Strategy};
+use crate::stats::Held;
+use crate::time::Timestamp;
+use crate::view::{NodeIndex, View};
+
+/// Goes by what servers say of their load where they do, by calls in flight and latency where they
+/// do not, and by failures always.
+///
+/// A pick looks at 32 endpoints (all of them where there are no more) from a random one on and takes
+/// the one with the lowest `√latency · load³`, after C3's cubic score (NSDI'15), in which
+///
+/// - `latency` is the mean of the last ten seconds, of answered calls; it falls while no call ends, so that an
+///   endpoint that was slow is tried again. Its root tells a slow server
+///   from a fast one, and yet noise in it does not outweigh a queue;
+/// - `load` is one and the calls that the server holds, as its [report](crate::load) said, with those
+///   of our own since. A report gets old as soon as other clients act on it: after a fifth of the
+///   mean latency half of it counts, and for the rest what servers usually hold. So a server that
+///   just said that it is idle is preferred to one that said so long ago, and clients with
+///   different news do not herd. Without reports it is one and our own calls in flight;
+/// - failures are added to the load as the calls that could be waited for meanwhile, a failed call
+///   at a second. One failure among successes is a blip; two in a row, or one before any success,
+///   count as if all calls failed, until time tells otherwise (they fall to a third every ten
+///   seconds).
+///
+/// With weights, endpoints are drawn by them and calls are compared per unit of weight. An endpoint
+/// of which nothing is known gets one call, and more when that has ended. Of two that are idle, a
+/// fifth of the score makes no difference, and the first drawn wins.
+///
+/// O(32): more than the two of [`P2c`](super::P2c), which buys the tail; `examples/simulate.rs` compares them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Adaptive;
+
+impl Adaptive {
+    /// The strategy.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl Strategy for Adaptive {
+    fn build(&self, view: &View) -> BoxPicker {
+        let total: f64 = view.weights().iter().copied().map(f64::from).sum();
+        Box::new(Scored {
+            draw: WeightedDraw::new(view),
+            mean_weight: (total / f64::from(view.len().max(1))) as f32,
+            view: view.clone(),
+        })
+    }
+
+    fn reads_latency(&self) -> bool {
+        true
+    }
+
+    fn reads_reports(&self) -> bool {
+        true
+    }
+}
+
+/// Of a hundred servers, a few would miss those that just said that they are idle.
+const LOOK: u32 = 32;
+
+/// A failed call costs its caller at least a retry: Finagle's second, in nanoseconds.
+const FAILURE: f32 = 1e9;
+
+/// Of an endpoint with calls under way and none that ended: dearer than all of which something is
+/// known.
+const UNKNOWN: f32 = 1e30;
+
+/// Mean latencies after which half of a report counts.
+const PATIENCE: f32 = 0.2;
+
+/// The score that an idle endpoint has to be below, of the best before it if that is idle, too: so
+/// an idle service of like endpoints shares its calls by weight, and not by the noise of its
+/// latencies.
+const NOISE: f32 = 0.8;
+
+struct Scored {
+    view: View,
+    draw: WeightedDraw,
+    mean_weight: f32,
+}
+
+#[derive(Clone, Copy)]
+struct Candidate {
+    index: NodeIndex,
+    /// Nanoseconds; 0 where none is known.
+    latency: f32,
+    /// Calls of our own in flight.
+    own: f32,
+    held: Option<Held>,
+    trouble: f32,
+}
+
+/// What is usual among the candidates.
+struct Usual {
+    latency: f32,
+    held: f32,
+}
+
+impl Scored {
+    fn candidate(&self, index: NodeIndex, now: Timestamp) -> Candidate {
+        let stats = self.view.node(index).stats();
+        Candidate {
+            index,
+            latency: stats.falling_latency(now),
+            own: self.view.in_flight(index) as f32,
+            held: stats.held(now),
+            trouble: stats.trouble(now),
+        }
+    }
+
+    fn score(&self, candidate: &Candidate, usual: &Usual) -> Score {
+        let own = candidate.own;
+        let calls = match candidate.held {
+            None => own,
+            Some(held) => {
+                let patience = usual.latency * PATIENCE;
+                let fresh = patience / (patience + held.age.as_nanos() as f32);
+                let said = usual.held + (held.calls - usual.held) * fresh;
+                (said + own - held.own as f32).max(own)
+            }
+        };
+        let calls = calls * self.mean_weight / self.view.weight(candidate.index) as f32;
+        let latency = match candidate.latency {
+            // Only failures, so far.
+            0.0 if candidate.trouble > 0.0 => usual.latency,
+            0.0 if own > 0.0 => return Score::busy(UNKNOWN * (1.0 + calls)),
+            latency => latency,
+        };
+        let failures = candidate.trouble * FAILURE / latency.max(1.0);
+        let load = 1.0 + calls + failures;
+        Score {
+            cost: latency.sqrt() * load * load * load,
+            is_idle: calls + failures == 0.0,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Score {
+    cost: f32,
+    is_idle: bool,
+}
+
+impl Score {
+    const fn busy(cost: f32) -> Self {
+        Self {
+            cost,
+            is_idle: false,
+        }
+    }
+
+    fn is_below(self, other: Self) -> bool {
+        let noise = if self.is_idle && other.is_idle {
+            NOISE
+        } else {
+            1.0
+        };
+        self.cost < other.cost * noise
+    }
+}
+
+impl Usual {
+    fn of(candidates: &[Candidate]) -> Self {
+        let mean = |values: &mut dyn Iterator<Item = f32>| {
+            let (sum, count) =
+                values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+            if count > 0.0 { sum / count } else { 0.0 }
+        };
+        let latencies = candidates.iter().map(|candidate| candidate.latency);
+        let held = candidates.iter().filter_map(|candidate| candidate.held);
+        Self {
+            latency: mean(&mut latencies.filter(|&latency| latency > 0.0)).max(1.0),
+            held: mean(&mut held.map(|held| held.calls)),
+        }
+    }
+}
+
+impl Picker for Scored {
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        let (n, now) = (self.view.len(), context.now());
+        if n == 0 {
+            return None;
+        }
+        let nobody = Candidate {
+            index: 0,
+            latency: 0.0,
+            own: 0.0,
+            held: None,
+            trouble: 0.0,
+        };
+        let mut candidates = [nobody; LOOK as usize];
+        let mut found = 0;
+        let start = context.rng().below(n);
+        for at in 0..LOOK.min(n) {
+            let index = if self.view.is_uniform() {
+                let index = start + at;
+                if index < n { index } else { index - n }
+            } else {
+                self.draw.draw(context.rng())
+            };
+            if context.may_pick(&self.view, index) {
+                candidates[found] = self.candidate(index, now);
+                found += 1;
+            }
+        }
+        let candidates = &candidates[..found];
+        let usual = Usual::of(candidates);
+        let mut best: Option<(Score, NodeIndex)> = None;
+        for candidate in candidates {
+            let score = self.score(candidate, &usual);
+            if best.is_none_or(|(lowest, _)| score.is_below(lowest)) {
+                best = Some((score, candidate.index));
+            }
+        }
+        match best {
+            Some((_, index)) => Some(index),
+            // Those that were drawn have been tried.
+            None => context.first_untried(&self.view, start),
+        }
+    }
+}
