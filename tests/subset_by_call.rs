@@ -3,6 +3,7 @@
 mod client_common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use client_common::{Server, told};
@@ -13,9 +14,11 @@ use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _};
 use waypost::balancer::Why;
 use waypost::client::http::{BalanceLayer, RequestSubset};
+use waypost::health::outlier::OutlierEjection;
 use waypost::strategy::{Random, Tried};
+use waypost::time::Clock;
 use waypost::topology::{Fallback, Selector, Topology};
-use waypost::{Balancer, Endpoint, EndpointSet, Fixed, PickOptions, Status, Updater};
+use waypost::{Balancer, Endpoint, EndpointSet, Fixed, Outcome, PickOptions, Status, Updater};
 
 fn version(number: &str) -> Selector {
     Selector::new("version", number)
@@ -133,6 +136,38 @@ fn a_call_that_names_what_is_no_part_falls_back() {
     let (balancer, _updater) = self::balancer(Topology::new());
     let any = shares(&balancer, Some(&version("v2")));
     assert_eq!(any.len(), 2, "{any:?}");
+}
+
+/// Its trial call is one that names it, too.
+#[test]
+fn no_other_call_finds_out_whether_a_part_of_weight_0_is_back() {
+    let (clock, hands) = Clock::manual();
+    let ejection = OutlierEjection::connections().jitter(Duration::ZERO);
+    let builder = Balancer::builder("users")
+        .clock(clock)
+        .outlier_ejection(ejection);
+    let (balancer, mut updater) = builder.topology(hidden()).manual().unwrap();
+    updater.apply(set(Status::Up));
+    let new = version("v2");
+    let named = PickOptions::new().subset(&new);
+    let ill = balancer.pick_with(&named).unwrap().id().clone();
+    let mut failures = 0;
+    while failures < 5 {
+        let pick = balancer.pick_with(&named).unwrap();
+        let fails = *pick.id() == ill;
+        failures += u32::from(fails);
+        pick.finish(if fails {
+            Outcome::NotSent
+        } else {
+            Outcome::Success
+        });
+    }
+    updater.look();
+    hands.advance(Duration::from_secs(31));
+    updater.look();
+    assert_eq!(shares(&balancer, None), [("v1".to_owned(), 1_000)].into());
+    let trial = balancer.pick_with(&named).unwrap();
+    assert_eq!(*trial.id(), ill, "{}", balancer.explain());
 }
 
 /// When all that have a share are gone, those of weight 0 are what is left.

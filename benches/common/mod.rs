@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use criterion::Criterion;
 use waypost::strategy::{
-    LeastConn, Maglev, P2c, PickFirst, Random, RingHash, RoundRobin, SmoothWeighted, Strategy,
+    Adaptive, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Random, RingHash, RoundRobin,
+    SmoothWeighted, Strategy,
 };
 use waypost::{Balancer, Endpoint, EndpointSet, Updater};
 
@@ -19,6 +20,8 @@ pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
         "random" => Arc::new(Random::new()),
         "p2c" => Arc::new(P2c::new()),
         "p2c_peak_ewma" => Arc::new(P2c::peak_ewma()),
+        "adaptive" => Arc::new(Adaptive::new()),
+        "load_weighted" => Arc::new(LoadWeighted::new()),
         "least_conn" => Arc::new(LeastConn::new()),
         "least_conn_of_5" => Arc::new(LeastConn::new().choices(5).expect("it is within")),
         "pick_first" => Arc::new(PickFirst::new()),

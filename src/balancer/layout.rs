@@ -46,8 +46,15 @@ pub(super) struct Layout {
     pub(super) ranks: Vec<(Rank, usize)>,
     /// Which of them calls may name.
     pub(super) parts: Option<Box<Parts>>,
-    pub(super) trials: Box<[u32]>,
+    pub(super) trials: Box<[Trial]>,
     pub(super) counts: Counts,
+}
+
+/// An endpoint that gets one call, which decides whether it is back.
+pub(super) struct Trial {
+    pub(super) place: u32,
+    /// Whether that has to be a call that names its part.
+    pub(super) is_hidden: bool,
 }
 
 /// Lays out the endpoints of a draft, and notes in `facts` what is not used.
@@ -97,7 +104,12 @@ pub(super) fn lay_out(draft: &Draft, topology: &Topology, facts: &mut [Fact]) ->
         endpoint.takes_calls() && fact.failing.is_none() && fact.standing == Standing::OnTrial
     });
     Layout {
-        trials: trials.map(|(_, place)| place).collect(),
+        trials: trials
+            .map(|(&at, place)| Trial {
+                place,
+                is_hidden: topology.is_hidden(&set.endpoints()[at as usize]),
+            })
+            .collect(),
         counts: counts(draft, facts, &order[grouped..], eligible),
         order,
         positions,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::alarm::Alarm;
-use super::layout::{Fact, Layout};
+use super::layout::{Fact, Layout, Trial};
 use super::parts::Parts;
 use super::pick::Mark;
 use crate::endpoint::{EndpointSet, Status};
@@ -48,9 +48,8 @@ pub(super) struct State {
     /// The groups that calls may name, behind which those are that only they
     /// go to.
     parts: Option<Box<Parts>>,
-    /// Places of endpoints that get one call, which decides whether they are
-    /// back.
-    trials: Box<[u32]>,
+    /// Who waits for a call that decides whether it is back.
+    trials: Box<[Trial]>,
     pub(super) counts: Counts,
     /// What keeps endpoints from being picked, in the order of `set`; none
     /// where all is well.
@@ -467,15 +466,18 @@ impl State {
     #[cold]
     #[inline(never)]
     fn claim_trial(&self, context: &PickContext<'_>) -> Option<u32> {
-        let claim = |&node: &u32| {
-            let stats = &self.roster.stats[node as usize];
-            let endpoint = &self.roster.endpoints[node as usize];
-            let is_named = context
-                .subset()
-                .is_none_or(|subset| subset.matches(endpoint));
-            is_named && !context.tried().contains(stats.key()) && stats.accrual().claim_trial()
+        let claim = |trial: &Trial| {
+            let stats = &self.roster.stats[trial.place as usize];
+            let endpoint = &self.roster.endpoints[trial.place as usize];
+            let fits = match context.subset() {
+                Some(subset) => subset.matches(endpoint),
+                None => !trial.is_hidden,
+            };
+            let takes =
+                fits && !context.tried().contains(stats.key()) && stats.accrual().claim_trial();
+            takes.then_some(trial.place)
         };
-        self.trials.iter().copied().find(claim)
+        self.trials.iter().find_map(claim)
     }
 
     /// Whether the call names a subset, and that means something here.

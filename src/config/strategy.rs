@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::strategy::{
-    BlockHrw, LeastConn, Maglev, MissingKey, P2c, PickFirst, Random, Rendezvous, RingHash,
-    RoundRobin, SmoothWeighted, Strategy,
+    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, MissingKey, P2c, PickFirst, Random,
+    Rendezvous, RingHash, RoundRobin, SmoothWeighted, Strategy,
 };
 
 /// A strategy by its name, and its settings where it has any:
@@ -21,6 +21,10 @@ pub enum StrategyConfig {
     P2c,
     /// [`P2c::peak_ewma`].
     PeakEwma,
+    /// [`Adaptive`].
+    Adaptive,
+    /// [`LoadWeighted`], with its defaults.
+    LoadWeighted,
     /// [`RoundRobin`].
     RoundRobin,
     /// [`SmoothWeighted`].
@@ -46,6 +50,8 @@ impl StrategyConfig {
         Ok(match self {
             Self::P2c => Arc::new(P2c::new()),
             Self::PeakEwma => Arc::new(P2c::peak_ewma()),
+            Self::Adaptive => Arc::new(Adaptive::new()),
+            Self::LoadWeighted => Arc::new(LoadWeighted::new()),
             Self::RoundRobin => Arc::new(RoundRobin::new()),
             Self::SmoothWeighted => Arc::new(SmoothWeighted::new()),
             Self::Random => Arc::new(Random::new()),

@@ -39,6 +39,7 @@ use std::collections::BTreeMap;
 pub use plan::{Candidate, Group, Plan};
 pub use selector::Selector;
 
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use subset::Subsetting;
 
@@ -178,6 +179,13 @@ impl Topology {
     /// The selectors of the split's parts.
     pub(crate) fn part_selectors(&self) -> impl Iterator<Item = &Selector> {
         self.split.iter().map(|(selector, _)| selector)
+    }
+
+    /// Whether only calls that name its part go to an endpoint.
+    pub(crate) fn is_hidden(&self, endpoint: &Endpoint) -> bool {
+        let mut split = self.split.iter();
+        let part = split.find(|(selector, _)| selector.matches(endpoint));
+        part.is_some_and(|&(_, weight)| weight == 0)
     }
 
     /// What [`fallback`](Self::fallback) was set to.
