@@ -22,7 +22,7 @@
 mod base64;
 #[cfg(feature = "http")]
 mod header;
-mod protobuf;
+pub(crate) mod protobuf;
 mod text;
 
 use std::collections::BTreeMap;
@@ -163,7 +163,7 @@ fn wrong(field: &str, value: impl fmt::Display, reason: &'static str) -> Error {
 }
 
 #[cfg(test)]
-#[allow(clippy::float_cmp, reason = "numbers come back as they were")]
+#[expect(clippy::float_cmp, reason = "numbers come back as they were")]
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 

@@ -1,4 +1,5 @@
-//! `orca_load_report.proto`, by hand: three kinds of fields do not make up for a dependency.
+//! Fields of protobuf, and `orca_load_report.proto` of them, by hand: four kinds of fields do not make up for a
+//! dependency.
 
 use std::collections::BTreeMap;
 
@@ -49,27 +50,29 @@ fn insert(map: &mut BTreeMap<String, f64>, entry: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-enum Value<'a> {
+pub(crate) enum Value<'a> {
+    #[cfg_attr(
+        not(feature = "tonic"),
+        expect(dead_code, reason = "only gRPC's health status is one")
+    )]
+    Varint(u64),
     Double(f64),
     Bytes(&'a [u8]),
     Other,
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// None where it is broken, within: none at the end.
     #[expect(clippy::option_option, reason = "broken and at the end differ")]
-    fn field(&mut self) -> Option<Option<(u64, Value<'a>)>> {
+    pub(crate) fn field(&mut self) -> Option<Option<(u64, Value<'a>)>> {
         if self.0.is_empty() {
             return Some(None);
         }
         let tag = self.varint()?;
         let value = match tag & 7 {
-            VARINT => {
-                self.varint()?;
-                Value::Other
-            }
+            VARINT => Value::Varint(self.varint()?),
             EIGHT_BYTES => Value::Double(f64::from_le_bytes(self.take(8)?.try_into().ok()?)),
             BYTES => {
                 let len = usize::try_from(self.varint()?).ok()?;
@@ -137,7 +140,7 @@ fn double(bytes: &mut Vec<u8>, number: u64, value: f64) {
     bytes.extend(value.to_le_bytes());
 }
 
-fn prefixed(bytes: &mut Vec<u8>, number: u64, value: &[u8]) {
+pub(crate) fn prefixed(bytes: &mut Vec<u8>, number: u64, value: &[u8]) {
     varint(bytes, number << 3 | BYTES);
     varint(bytes, value.len() as u64);
     bytes.extend(value);
@@ -149,4 +152,21 @@ fn varint(bytes: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     bytes.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_varint_never_runs_over() {
+        let all: Vec<u8> = std::iter::repeat_n(0xff, 32).collect();
+        for len in 0..32 {
+            assert_eq!(Reader(&all[..len]).varint(), None);
+        }
+        assert_eq!(Reader(&[0xac, 0x02]).varint(), Some(300));
+        let mut pushed = Vec::new();
+        varint(&mut pushed, 300);
+        assert_eq!(pushed, [0xac, 0x02]);
+    }
 }

@@ -333,7 +333,7 @@ impl<B: Body> Body for ReportingBody<B> {
 }
 
 #[cfg(test)]
-#[allow(clippy::float_cmp, reason = "they are counts")]
+#[expect(clippy::float_cmp, reason = "they are counts")]
 mod tests {
     use super::*;
 

@@ -106,7 +106,6 @@ fn since(tick: u32, now: Timestamp) -> Duration {
 }
 
 #[cfg(all(test, not(waypost_loom)))]
-#[allow(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use super::*;
 

@@ -67,7 +67,7 @@ impl Trouble {
 }
 
 #[cfg(all(test, not(waypost_loom)))]
-#[allow(clippy::float_cmp, reason = "these are exact")]
+#[expect(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use std::time::Duration;
 

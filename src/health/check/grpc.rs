@@ -10,6 +10,7 @@ use futures::future::{Either, select};
 use http::{HeaderMap, Request, StatusCode};
 
 use super::probe::{Connection, Said};
+use crate::load::protobuf::{Reader, Value, prefixed};
 
 /// As much of an answer as is read: its one message has two bytes.
 const BODY: usize = 1_024;
@@ -66,24 +67,13 @@ async fn read(response: http::Response<h2::RecvStream>) -> io::Result<Said> {
 fn question(service: &str) -> Bytes {
     let mut message = Vec::new();
     if !service.is_empty() {
-        // Field 1, a string.
-        message.push(0x0a);
-        push_varint(&mut message, service.len() as u64);
-        message.extend_from_slice(service.as_bytes());
+        prefixed(&mut message, 1, service.as_bytes());
     }
     // Not compressed, and so long.
     let mut framed = vec![0];
     framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
     framed.extend(message);
     framed.into()
-}
-
-fn push_varint(into: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        into.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    into.push(value as u8);
 }
 
 /// Well is who serves; whoever says anything else says that it does not.
@@ -105,29 +95,16 @@ fn judge(head: &HeaderMap, trailers: Option<&HeaderMap>, framed: &[u8]) -> Said 
     }
 }
 
-/// Field 1 of a message of varints; 0 where it has none.
-fn status_of(mut message: &[u8]) -> Option<u64> {
+/// Field 1 of a message, 0 where it has none; none of what is no message.
+fn status_of(message: &[u8]) -> Option<u64> {
     let mut status = 0;
-    while !message.is_empty() {
-        let (key, value) = (take_varint(&mut message)?, take_varint(&mut message)?);
-        if key == 0x08 {
+    let mut left = Reader(message);
+    while let Some(field) = left.field()? {
+        if let (1, Value::Varint(value)) = field {
             status = value;
         }
     }
     Some(status)
-}
-
-fn take_varint(from: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for at in 0..10 {
-        let (&byte, rest) = from.split_first()?;
-        *from = rest;
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -163,18 +140,6 @@ mod tests {
             );
         }
         assert!(judge(&headers("12"), None, &[]).is_err());
-    }
-
-    #[test]
-    fn a_varint_never_runs_over() {
-        let all: Vec<u8> = std::iter::repeat_n(0xff, 32).collect();
-        for len in 0..32 {
-            assert_eq!(take_varint(&mut &all[..len]), None);
-        }
-        assert_eq!(take_varint(&mut &[0xac, 0x02][..]), Some(300));
-        let mut pushed = Vec::new();
-        push_varint(&mut pushed, 300);
-        assert_eq!(pushed, [0xac, 0x02]);
     }
 
     #[test]
