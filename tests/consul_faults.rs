@@ -10,7 +10,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use hostile::{Answer, Hostile};
-use registry_common::{Load, all_registered, replicas, users};
+use registry_common::{
+    Load, all_registered, killed_and_restarted, killed_for_good, paused, replicas, users,
+};
 use server_common::{Launch, consul_cluster, http_get, until};
 use tokio::time::timeout;
 use waypost::registry::consul::{Check, Consul, ConsulBuilder};
@@ -228,18 +230,7 @@ async fn no_call_is_lost_while_the_agent_is_killed_and_restarts_empty() {
     let registry = short(format!("http://{}", server.address()))
         .build()
         .unwrap();
-    let (_servers, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.kill();
-    load.goes_on().await;
-    until("a beat failed", PATIENCE, async || {
-        !held[0].state().is_registered()
-    })
-    .await;
-    load.goes_on().await;
-    server.restart().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    killed_and_restarted(&registry, &mut server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,18 +264,7 @@ async fn no_call_is_lost_while_the_agent_is_paused_for_longer_than_the_ttl() {
     let registry = short(format!("http://{}", server.address()))
         .build()
         .unwrap();
-    let (_servers, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.pause().await;
-    let paused = tokio::time::Instant::now();
-    until("longer than the TTL", PATIENCE, async || {
-        paused.elapsed() > Duration::from_secs(4)
-    })
-    .await;
-    load.goes_on().await;
-    server.resume();
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    paused(&registry, &server, Duration::from_secs(4)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,12 +282,7 @@ async fn no_call_is_lost_while_the_leader_of_three_is_killed() {
     let others: Vec<usize> = (0..3).filter(|&i| i != leads).collect();
     let url = |i: usize| format!("http://{}", cluster[i].address());
     let registry = short(url(others[0])).agent(url(others[1])).build().unwrap();
-    let (_servers, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    cluster[leads].kill();
-    load.goes_on().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    killed_for_good(&registry, &mut cluster[leads]).await;
 }
 
 /// A Consul server that keeps its data, and what can be done to it.

@@ -15,9 +15,11 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use grpc_server::{Grpc, Reply};
 use hostile::{Answer, Hostile};
-use registry_common::{Load, Mode, Proxy, all_registered, replicas, set_where, users};
-use server_common::{Launch, Server, etcd_cluster, http_get, until};
-use tokio::time::{Instant, timeout};
+use registry_common::{
+    Mode, Proxy, killed_and_restarted, killed_for_good, paused, restarted_empty, set_where, users,
+};
+use server_common::{Launch, Server, etcd_cluster, http_get};
+use tokio::time::timeout;
 use waypost::registry::etcd::{Etcd, EtcdBuilder, Layout};
 use waypost::testing::{self, Fault};
 use waypost::{Discover as _, Endpoint, Registry as _};
@@ -64,18 +66,7 @@ async fn no_call_is_lost_while_the_server_is_killed_and_restarts(version: &'stat
     };
     let mut server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.kill();
-    load.goes_on().await;
-    until("a beat failed", PATIENCE, async || {
-        !held[0].state().is_registered()
-    })
-    .await;
-    load.goes_on().await;
-    server.restart().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    killed_and_restarted(&registry, &mut server).await;
 }
 
 async fn no_call_is_lost_while_the_server_restarts_empty(version: &'static str) {
@@ -84,13 +75,7 @@ async fn no_call_is_lost_while_the_server_restarts_empty(version: &'static str) 
     };
     let mut server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.forget();
-    load.goes_on().await;
-    server.restart().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    restarted_empty(&registry, &mut server).await;
 }
 
 async fn no_call_is_lost_while_the_server_is_paused_for_longer_than_a_lease(version: &'static str) {
@@ -99,18 +84,7 @@ async fn no_call_is_lost_while_the_server_is_paused_for_longer_than_a_lease(vers
     };
     let server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.pause().await;
-    let paused = Instant::now();
-    until("longer than a lease", PATIENCE, async || {
-        paused.elapsed() > TTL + Duration::from_secs(2)
-    })
-    .await;
-    load.goes_on().await;
-    server.resume();
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    paused(&registry, &server, TTL + Duration::from_secs(2)).await;
 }
 
 async fn no_call_is_lost_while_the_leader_of_three_is_killed(version: &'static str) {
@@ -129,12 +103,7 @@ async fn no_call_is_lost_while_the_leader_of_three_is_killed(version: &'static s
         builder = builder.endpoint(format!("http://{}", member.address()));
     }
     let registry = builder.build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    cluster[leads].kill();
-    load.goes_on().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    killed_for_good(&registry, &mut cluster[leads]).await;
 }
 
 /// An etcd behind a proxy, and what can be done to both.

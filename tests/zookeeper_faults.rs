@@ -15,12 +15,14 @@ use std::{fs, io};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
-use registry_common::{Load, Mode, Proxy, all_registered, replicas, set_where, users};
-use server_common::{Launch, Server, until, zookeeper_cluster};
+use registry_common::{
+    Mode, Proxy, killed_and_restarted, killed_for_good, paused, restarted_empty, set_where, users,
+};
+use server_common::{Launch, Server, zookeeper_cluster};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
 use waypost::testing::{self, Fault};
 use waypost::{Discover as _, Endpoint, EndpointSet, Registry as _};
@@ -42,18 +44,7 @@ async fn no_call_is_lost_while_the_server_is_killed_and_restarts() {
     };
     let mut server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.kill();
-    load.goes_on().await;
-    until("a beat failed", PATIENCE, async || {
-        !held[0].state().is_registered()
-    })
-    .await;
-    load.goes_on().await;
-    server.restart().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    killed_and_restarted(&registry, &mut server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,13 +54,7 @@ async fn no_call_is_lost_while_the_server_restarts_empty() {
     };
     let mut server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.forget();
-    load.goes_on().await;
-    server.restart().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    restarted_empty(&registry, &mut server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,18 +64,7 @@ async fn no_call_is_lost_while_the_server_is_paused_for_longer_than_a_session() 
     };
     let server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.pause().await;
-    let paused = Instant::now();
-    until("longer than a session", PATIENCE, async || {
-        paused.elapsed() > SESSION + Duration::from_secs(2)
-    })
-    .await;
-    load.goes_on().await;
-    server.resume();
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    paused(&registry, &server, SESSION + Duration::from_secs(2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,12 +83,7 @@ async fn no_call_is_lost_while_the_leader_of_three_is_killed() {
         builder = builder.server(member.address());
     }
     let registry = builder.build().unwrap();
-    let (_replicas, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    cluster[leads].kill();
-    load.goes_on().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
+    killed_for_good(&registry, &mut cluster[leads]).await;
 }
 
 /// A ZooKeeper behind a proxy, and what can be done to both.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use waypost::{Balancer, Endpoint, EndpointSet, Error, Registration, Registry, ServiceName};
 
 use crate::client_common::Server as HttpServer;
-use crate::server_common::until;
+use crate::server_common::{Server, until};
 
 pub(crate) use proxy::{Mode, Proxy};
 
@@ -132,4 +132,53 @@ pub(crate) async fn all_registered(held: &[Registration], registry: &impl Regist
     timeout(PATIENCE, waiting)
         .await
         .expect("all three are up again");
+}
+
+/// Its server dies while calls go on, until that is noticed, and is back as it starts by itself.
+pub(crate) async fn killed_and_restarted(registry: &(impl Registry + Clone), server: &mut Server) {
+    let (_replicas, held) = replicas(registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.kill();
+    load.goes_on().await;
+    until("a beat failed", PATIENCE, async || {
+        !held[0].state().is_registered()
+    })
+    .await;
+    load.goes_on().await;
+    server.restart().await;
+    all_registered(&held, registry).await;
+    load.lost_nothing().await;
+}
+
+/// Its server forgets everything and is back.
+pub(crate) async fn restarted_empty(registry: &(impl Registry + Clone), server: &mut Server) {
+    let (_replicas, held) = replicas(registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.forget();
+    load.goes_on().await;
+    server.restart().await;
+    all_registered(&held, registry).await;
+    load.lost_nothing().await;
+}
+
+/// Its server stands still for longer than that.
+pub(crate) async fn paused(registry: &(impl Registry + Clone), server: &Server, longer: Duration) {
+    let (_replicas, held) = replicas(registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.pause().await;
+    tokio::time::sleep(longer).await;
+    load.goes_on().await;
+    server.resume();
+    all_registered(&held, registry).await;
+    load.lost_nothing().await;
+}
+
+/// One of several servers dies for good.
+pub(crate) async fn killed_for_good(registry: &(impl Registry + Clone), server: &mut Server) {
+    let (_replicas, held) = replicas(registry).await;
+    let load = Load::start(registry.clone()).await;
+    server.kill();
+    load.goes_on().await;
+    all_registered(&held, registry).await;
+    load.lost_nothing().await;
 }
