@@ -130,7 +130,7 @@ fn end_elsewhere(state: Arc<State>, mark: Mark, outcome: Outcome) {
 }
 
 /// Takes a handle back, if it is one to the state the thread knows.
-fn keep(state: Arc<State>) {
+pub(super) fn keep(state: Arc<State>) {
     with_seat(state.place, |seat| {
         if let Some(seat) = seat
             && seat.stamp.get() == state.stamp

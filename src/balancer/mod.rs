@@ -122,6 +122,9 @@ impl Balancer {
     /// As [`Balancer::pick`], and [`Error::is_all_tried`].
     #[inline]
     pub fn pick_with(&self, options: &PickOptions<'_>) -> Result<Pick, Error> {
+        if options.is_any() {
+            return self.pick();
+        }
         local::pick(&self.core, options)
     }
 

@@ -112,27 +112,24 @@ impl Pick {
     }
 
     /// The guard of the same call, holding on to its endpoint alone and no
-    /// longer to the set it was picked from. Allocates nothing, and costs six
-    /// locked instructions.
+    /// longer to the set it was picked from. Allocates nothing, and costs three
+    /// locked instructions, and three more when it ends.
     pub fn detach(mut self) -> DetachedPick {
         let node = Node::new(Arc::clone(self.endpoint()), self.stats().clone());
-        let state = self.state.take();
-        let by_latency = state.as_ref().is_some_and(|state| state.by_latency);
-        let by_reports = state.as_ref().is_some_and(|state| state.by_reports);
-        let alarm = state.as_ref().and_then(|state| state.alarm.clone());
-        let stopwatch = state.and_then(|state| state.stopwatch.clone());
-        let started = stopwatch
-            .as_ref()
-            .map(|clock| self.mark.started(clock.now()));
-        DetachedPick {
+        let Some(state) = self.state.take() else {
+            missing();
+        };
+        let detached = DetachedPick {
             node,
-            stopwatch,
-            by_latency,
-            by_reports,
-            alarm,
-            started: started.unwrap_or_default(),
+            stopwatch: state.stopwatch.clone(),
+            by_latency: state.by_latency,
+            by_reports: state.by_reports,
+            alarm: state.alarm.clone(),
+            mark: self.mark,
             outcome: Outcome::Cancelled,
-        }
+        };
+        local::keep(state);
+        detached
     }
 }
 
@@ -211,22 +208,12 @@ pub(super) fn record(
     outcome: Outcome,
     by_latency: bool,
 ) {
-    record_since(stats, clock, |now| mark.started(now), outcome, by_latency);
-}
-
-fn record_since(
-    stats: &EndpointStats,
-    clock: &Clock,
-    started: impl FnOnce(Timestamp) -> Timestamp,
-    outcome: Outcome,
-    by_latency: bool,
-) {
     let costs = by_latency && outcome != Outcome::Cancelled;
     if !outcome.is_answer() && !costs {
         return;
     }
     let now = clock.now();
-    let took = now.since(started(now));
+    let took = now.since(mark.started(now));
     if outcome.is_answer() {
         stats.took(took, now);
     }
@@ -246,7 +233,7 @@ pub struct DetachedPick {
     by_reports: bool,
     alarm: Option<Arc<Alarm>>,
     outcome: Outcome,
-    started: Timestamp,
+    mark: Mark,
 }
 
 impl DetachedPick {
@@ -254,6 +241,12 @@ impl DetachedPick {
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.node.endpoint()
+    }
+
+    /// What tells the endpoint apart, as [`Pick::key`] does.
+    #[must_use]
+    pub fn key(&self) -> NodeKey {
+        self.node.key()
     }
 
     /// Whether the strategy goes by what servers say of their load, so that it is worth to be read.
@@ -278,8 +271,8 @@ impl DetachedPick {
 impl Drop for DetachedPick {
     fn drop(&mut self) {
         if let Some(clock) = &self.stopwatch {
-            let (stats, started) = (self.node.stats(), self.started);
-            record_since(stats, clock, |_| started, self.outcome, self.by_latency);
+            let (stats, mark) = (self.node.stats(), self.mark);
+            record(stats, clock, mark, self.outcome, self.by_latency);
         }
         self.node.stats().end(local::slot(), self.outcome);
         if let Some(alarm) = &self.alarm {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
@@ -9,8 +10,9 @@ use futures::StreamExt as _;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::balancer::Balancer;
-use crate::endpoint::{Endpoint, EndpointId, EndpointSet};
+use crate::balancer::{Balancer, DetachedPick};
+use crate::endpoint::{Endpoint, EndpointSet};
+use crate::stats::NodeKey;
 
 /// A value for each endpoint of a balancer: made at its first call, looked up
 /// without a lock after that, and dropped when the endpoint has left the set or
@@ -21,8 +23,31 @@ pub(super) struct PerEndpoint<V> {
 }
 
 struct Shared<V> {
-    values: ArcSwap<HashMap<EndpointId, Entry<V>>>,
+    values: ArcSwap<Values<V>>,
     writing: Mutex<()>,
+}
+
+type Values<V> = HashMap<NodeKey, Entry<V>, BuildHasherDefault<OfKey>>;
+
+/// Keys are counted up by this process, so nobody can make them collide: one
+/// multiplication spreads them, by 2^64 over the golden ratio.
+#[derive(Default)]
+struct OfKey(u64);
+
+impl Hasher for OfKey {
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 struct Entry<V> {
@@ -63,16 +88,17 @@ impl<V: Clone + Send + Sync + 'static> PerEndpoint<V> {
     pub(super) fn get<E>(
         &self,
         balancer: &Balancer,
-        endpoint: &Arc<Endpoint>,
+        pick: &DetachedPick,
         make: impl FnOnce(&Endpoint) -> Result<V, E>,
     ) -> Result<V, E> {
-        if let Some(entry) = self.shared.values.load().get(endpoint.id())
+        let (key, endpoint) = (pick.key(), pick.endpoint());
+        if let Some(entry) = self.shared.values.load().get(&key)
             && entry.serves(endpoint)
         {
             return Ok(entry.value.clone());
         }
         self.follow(balancer);
-        self.shared.insert(endpoint, make)
+        self.shared.insert(key, endpoint, make)
     }
 
     fn follow(&self, balancer: &Balancer) {
@@ -91,12 +117,13 @@ impl<V: Clone + Send + Sync + 'static> PerEndpoint<V> {
 impl<V: Clone> Shared<V> {
     fn insert<E>(
         &self,
+        key: NodeKey,
         endpoint: &Arc<Endpoint>,
         make: impl FnOnce(&Endpoint) -> Result<V, E>,
     ) -> Result<V, E> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut values = HashMap::clone(&self.values.load());
-        if let Some(entry) = values.get(endpoint.id())
+        if let Some(entry) = values.get(&key)
             && entry.serves(endpoint)
         {
             // Another thread was first.
@@ -107,7 +134,9 @@ impl<V: Clone> Shared<V> {
             value: make(endpoint)?,
         };
         let value = entry.value.clone();
-        values.insert(endpoint.id().clone(), entry);
+        // It may have left and come back, with another key.
+        values.retain(|_, other| other.endpoint.id() != endpoint.id());
+        values.insert(key, entry);
         self.values.store(Arc::new(values));
         Ok(value)
     }
@@ -115,9 +144,10 @@ impl<V: Clone> Shared<V> {
     fn retain(&self, set: &EndpointSet) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.values.load_full();
-        if before.keys().any(|id| set.get(id).is_none()) {
+        let gone = |entry: &Entry<V>| set.get(entry.endpoint.id()).is_none();
+        if before.values().any(gone) {
             let mut values = HashMap::clone(&before);
-            values.retain(|id, _| set.get(id).is_some());
+            values.retain(|_, entry| !gone(entry));
             self.values.store(Arc::new(values));
         }
     }
@@ -150,6 +180,7 @@ async fn drop_the_gone<V: Clone>(
 impl<V> fmt::Debug for PerEndpoint<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let values = self.shared.values.load();
-        f.debug_set().entries(values.keys()).finish()
+        let ids = values.values().map(|entry| entry.endpoint.id());
+        f.debug_set().entries(ids).finish()
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Sleep;
 
 use super::http::RequestHead;
-use super::service::{Permit, Retrying, Service, Services};
+use super::service::{Admission, Permit, Retrying, Service, Services};
 use super::{Answered, CallSettings, Classify};
 use crate::balancer::DetachedPick;
 use crate::endpoint::{AddressPolicy, Endpoint};
@@ -30,13 +30,13 @@ pub(super) trait Transport<X>: Sync {
     type Answer: Send;
     type Error: Send;
 
-    /// Sends a request to an endpoint. An error that is ours says that nothing
-    /// was sent.
+    /// Takes the request, and sends it to the picked endpoint. An error that is
+    /// ours says that nothing was sent.
     fn send(
         &self,
-        request: Self::Request,
-        service: &Service<X>,
-        endpoint: &Arc<Endpoint>,
+        request: &mut Unsent<Self::Request>,
+        service: &Service<'_, X>,
+        pick: &DetachedPick,
     ) -> impl Future<Output = Result<Self::Answer, SendError<Self::Error>>> + Send;
 
     /// The request once more, if it can be sent again.
@@ -50,6 +50,25 @@ pub(super) trait Transport<X>: Sync {
 
     /// An error of ours in the client's terms.
     fn ours(error: Error) -> Self::Error;
+}
+
+/// A request until it is sent. It is some hundred bytes large, and is handed
+/// down by reference: each hand that took it would have room for it in the
+/// call's future, and copy it there.
+pub(super) struct Unsent<R>(Option<R>);
+
+impl<R> Unsent<R> {
+    pub(super) const fn new(request: R) -> Self {
+        Self(Some(request))
+    }
+
+    pub(super) fn get(&mut self) -> &mut R {
+        self.0.as_mut().expect("a request is taken once")
+    }
+
+    pub(super) fn take(&mut self) -> R {
+        self.0.take().expect("a request is taken once")
+    }
 }
 
 pub(super) enum SendError<E> {
@@ -92,7 +111,7 @@ impl Asked {
     pub(super) fn by<X>(
         head: &RequestHead<'_>,
         settings: &CallSettings,
-        service: &Service<X>,
+        service: &Service<'_, X>,
     ) -> Self {
         let key = settings.key.as_ref();
         let told = head.extensions.get::<Selector>().cloned();
@@ -118,17 +137,18 @@ pub(super) fn read_report(pick: &DetachedPick, headers: &HeaderMap) {
     }
 }
 
-struct Call<'a, X, T> {
+/// One call.
+pub(super) struct Call<'a, X, T> {
     services: &'a Services,
-    service: &'a Service<X>,
+    service: &'a Service<'a, X>,
     transport: &'a T,
     asked: Asked,
+    start: Timestamp,
     deadline: Deadline,
 }
 
 /// How one attempt ended, while it is not yet counted.
 struct Attempt<A, E> {
-    pick: DetachedPick,
     result: Result<A, E>,
     ended: Ended,
 }
@@ -136,109 +156,133 @@ struct Attempt<A, E> {
 /// What another attempt needs.
 struct Again<'a, R> {
     request: R,
-    pick: DetachedPick,
-    retrying: Option<Retrying<'a>>,
+    /// Before it begins.
+    pause: Option<Pin<Box<Sleep>>>,
+    retrying: Retrying<'a>,
 }
 
-/// Sends a request to picked endpoints, until it is answered or may not be sent
-/// again.
-pub(super) async fn run<X, T>(
-    services: &Services,
-    service: &Service<X>,
-    transport: &T,
-    request: T::Request,
-    asked: Asked,
-) -> Result<Done<T::Answer>, T::Error>
+impl<'a, X, T> Call<'a, X, T>
 where
     X: Clone + Send + Sync + 'static,
     T: Transport<X>,
 {
-    let now = services.now();
-    let call = Call {
-        services,
-        service,
-        transport,
-        asked,
-        deadline: Deadline::of(now, services.settings.timeout),
-    };
-    let mut running = pin!(call.run(request, now));
-    let Some(scope) = &call.asked.scope else {
-        return running.await;
-    };
-    poll_fn(|context| {
-        let mut polled = Poll::Pending;
-        scope.within(&mut || polled = running.as_mut().poll(context));
-        polled
-    })
-    .await
-}
+    pub(super) fn new(
+        services: &'a Services,
+        service: &'a Service<'a, X>,
+        transport: &'a T,
+        asked: Asked,
+    ) -> Self {
+        let start = services.now();
+        Self {
+            services,
+            service,
+            transport,
+            asked,
+            start,
+            deadline: Deadline::of(start, services.settings.timeout),
+        }
+    }
 
-impl<X, T> Call<'_, X, T>
-where
-    X: Clone + Send + Sync + 'static,
-    T: Transport<X>,
-{
-    async fn run(&self, request: T::Request, now: Timestamp) -> Result<Done<T::Answer>, T::Error> {
-        let permit = self
-            .within(self.service.state.admit(self.name(), now))
-            .await;
-        let permit = match permit {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(error)) | Err(error) => return Err(self.refuse(error)),
+    /// Sends the request to picked endpoints, until it is answered or may not
+    /// be sent again.
+    pub(super) async fn run(
+        &self,
+        request: &mut Unsent<T::Request>,
+    ) -> Result<Done<T::Answer>, T::Error> {
+        let Some(scope) = &self.asked.scope else {
+            return self.make(request).await;
         };
-        self.service.state.tokens.asked(now);
+        let mut making = Box::pin(self.make(request));
+        poll_fn(|context| {
+            let mut polled = Poll::Pending;
+            scope.within(&mut || polled = making.as_mut().poll(context));
+            polled
+        })
+        .await
+    }
+
+    async fn make(&self, request: &mut Unsent<T::Request>) -> Result<Done<T::Answer>, T::Error> {
+        let permit = match self.admit().await {
+            Ok(permit) => permit,
+            Err(error) => return Err(self.refuse(error)),
+        };
+        self.service.state.tokens.asked(self.start);
         let mut tried = Tried::new();
         let mut attempts = 1;
         let mut pick = match self.first_pick(&mut tried).await {
             Ok(pick) => pick,
             Err(error) => return Err(self.refuse(error)),
         };
-        let mut request = request;
         let mut _retrying = None;
         loop {
-            let attempt = self.attempt(request, pick, &mut attempts, &mut tried).await;
-            let Attempt {
-                pick: over,
-                result,
-                ended,
-            } = attempt;
+            let Attempt { result, ended } = match self.hedge_after(attempts) {
+                None => self.send(request, &pick, attempts).await,
+                // Apart, so that a call that is not hedged has no room for it.
+                Some(delay) => {
+                    let first = self.send_with(request.take(), pick, attempts);
+                    let race = self.race(first, &mut attempts, &mut tried, delay);
+                    let (attempt, ended) = Box::pin(race).await;
+                    pick = ended;
+                    attempt
+                }
+            };
             if !ended.outcome.is_not_sent() {
                 let well = !ended.outcome.is_failure();
                 self.service.state.tokens.ended(well);
             }
-            match self.prepare_again(&ended, &mut tried).await {
-                Some(again) => {
-                    over.finish(ended.outcome);
-                    attempts += 1;
-                    (request, pick) = (again.request, again.pick);
-                    // The retry before this one is over.
-                    _retrying = again.retrying;
-                }
-                None => {
-                    let outcome = ended.outcome;
-                    self.tell_done(over.endpoint(), attempts, outcome, now);
-                    return match result {
-                        Ok(answer) => Ok(Done {
-                            answer,
-                            held: self.hold(over, outcome, permit),
-                        }),
-                        Err(error) => {
-                            over.finish(outcome);
-                            Err(error)
-                        }
-                    };
-                }
+            let Some(again) = self.prepare_again(&ended, &tried) else {
+                return self.hand_on(result, ended.outcome, attempts, pick, permit);
+            };
+            *request = Unsent::new(again.request);
+            if let Some(pause) = again.pause {
+                pause.await;
+            }
+            let Ok(next) = self.pick(&mut tried) else {
+                return self.hand_on(result, ended.outcome, attempts, pick, permit);
+            };
+            std::mem::replace(&mut pick, next).finish(ended.outcome);
+            attempts += 1;
+            // The retry before this one is over.
+            _retrying = Some(again.retrying);
+        }
+    }
+
+    /// Lets the call in, for which it may have to wait.
+    async fn admit(&self) -> Result<Permit, Error> {
+        let state = &self.service.state;
+        match state.admit(self.name(), self.start)? {
+            Admission::In(permit) => Ok(permit),
+            Admission::Pending(waiting) => Box::pin(self.within(waiting)).await,
+        }
+    }
+
+    fn hand_on(
+        &self,
+        result: Result<T::Answer, T::Error>,
+        outcome: Outcome,
+        attempts: u32,
+        pick: DetachedPick,
+        permit: Permit,
+    ) -> Result<Done<T::Answer>, T::Error> {
+        self.tell_done(pick.endpoint(), attempts, outcome);
+        match result {
+            Ok(answer) => Ok(Done {
+                answer,
+                held: self.hold(pick, outcome, permit),
+            }),
+            Err(error) => {
+                pick.finish(outcome);
+                Err(error)
             }
         }
     }
 
     fn hold(&self, pick: DetachedPick, outcome: Outcome, permit: Permit) -> Held {
-        let left = self.deadline.left(self.services.now());
         Held {
             pick,
             outcome,
             classify: Arc::clone(&self.services.settings.classify),
-            overdue: left.map(|left| Overdue {
+            overdue: self.left().map(|left| Overdue {
                 sleep: Box::pin(tokio::time::sleep(left)),
                 error: self.timed_out(left),
             }),
@@ -246,13 +290,8 @@ where
         }
     }
 
-    /// What another attempt needs, after the pause that it takes; none when
-    /// there shall be none.
-    async fn prepare_again(
-        &self,
-        ended: &Ended,
-        tried: &mut Tried,
-    ) -> Option<Again<'_, T::Request>> {
+    /// What another attempt needs; none when there shall be none.
+    fn prepare_again(&self, ended: &Ended, tried: &Tried) -> Option<Again<'_, T::Request>> {
         let well = ended.status.is_some_and(|status| status < 400);
         if well && ended.grpc.is_none_or(|code| code == 0) {
             return None;
@@ -271,14 +310,10 @@ where
         }
         let attempt = ended.attempts + 1;
         self.tell(CallEvent::Retried { attempt, pause });
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
-        let pick = self.pick(tried).ok()?;
         Some(Again {
             request,
-            pick,
-            retrying: Some(retrying),
+            pause: (!pause.is_zero()).then(|| Box::pin(tokio::time::sleep(pause))),
+            retrying,
         })
     }
 
@@ -289,49 +324,35 @@ where
         open.any(|node| !tried.contains(node.key()))
     }
 
-    /// One attempt, and a second one beside it if the first is late.
-    async fn attempt(
-        &self,
-        request: T::Request,
-        pick: DetachedPick,
-        attempts: &mut u32,
-        tried: &mut Tried,
-    ) -> Attempt<T::Answer, T::Error> {
-        match self.hedge_after(*attempts) {
-            None => self.send(request, pick, *attempts).await,
-            // Apart, so that a call that is not hedged, which is copied to the
-            // heap as a whole, has no room for three attempts.
-            Some(delay) => Box::pin(self.race(request, pick, attempts, tried, delay)).await,
-        }
-    }
-
+    /// The first attempt, and a second one beside it if that is late; with the
+    /// pick of the one whose end counts.
     async fn race(
         &self,
-        request: T::Request,
-        pick: DetachedPick,
+        first: impl Future<Output = (Attempt<T::Answer, T::Error>, DetachedPick)>,
         attempts: &mut u32,
         tried: &mut Tried,
         delay: Duration,
-    ) -> Attempt<T::Answer, T::Error> {
-        let mut first = pin!(self.send(request, pick, *attempts));
-        if let Ok(attempt) = tokio::time::timeout(delay, first.as_mut()).await {
-            return attempt;
+    ) -> (Attempt<T::Answer, T::Error>, DetachedPick) {
+        let mut first = pin!(first);
+        if let Ok(ended) = tokio::time::timeout(delay, first.as_mut()).await {
+            return ended;
         }
         let Some((request, pick)) = self.hedge(tried, delay) else {
             return first.await;
         };
         *attempts += 1;
-        let second = pin!(self.send(request, pick, *attempts));
-        let (ended, other) = match select(first, second).await {
-            Either::Left((attempt, other)) | Either::Right((attempt, other)) => (attempt, other),
+        let second = pin!(self.send_with(request, pick, *attempts));
+        let ((attempt, pick), other) = match select(first, second).await {
+            Either::Left((ended, second)) => (ended, Either::Left(second)),
+            Either::Right((ended, first)) => (ended, Either::Right(first)),
         };
         // The loser is dropped, which counts it as cancelled; unless the one
         // that came first came to nothing.
-        if ended.ended.outcome.is_failure() {
-            ended.pick.finish(ended.ended.outcome);
+        if attempt.ended.outcome.is_failure() {
+            pick.finish(attempt.ended.outcome);
             return other.await;
         }
-        ended
+        (attempt, pick)
     }
 
     fn hedge_after(&self, attempts: u32) -> Option<Duration> {
@@ -352,19 +373,45 @@ where
         Some((request, pick))
     }
 
-    async fn send(
+    /// As [`Call::send`], of what it owns.
+    async fn send_with(
         &self,
         request: T::Request,
         pick: DetachedPick,
         attempts: u32,
+    ) -> (Attempt<T::Answer, T::Error>, DetachedPick) {
+        let mut request = Unsent::new(request);
+        (self.send(&mut request, &pick, attempts).await, pick)
+    }
+
+    async fn send(
+        &self,
+        request: &mut Unsent<T::Request>,
+        pick: &DetachedPick,
+        attempts: u32,
     ) -> Attempt<T::Answer, T::Error> {
-        let (settings, endpoint) = (&self.services.settings, pick.endpoint());
+        let settings = &self.services.settings;
+        let endpoint = pick.endpoint();
         self.tell(CallEvent::Picked {
             endpoint,
             attempt: attempts,
         });
-        let began = self.services.now();
-        let sent = self.transmit(request, endpoint, began).await;
+        // The clock is read for those alone who go by it.
+        let timed = settings.observer.is_some() || self.service.state.learns();
+        let began = timed.then(|| self.services.now());
+        let sent = if self.is_refused(endpoint) {
+            let reason = "the address policy refuses its address";
+            Err(SendError::Unroutable(Error::unroutable(
+                &**endpoint,
+                reason,
+            )))
+        } else {
+            let mut sending = pin!(self.transport.send(request, self.service, pick));
+            match self.bound() {
+                None => sending.await,
+                Some(within) => Box::pin(self.transmit_within(within, sending.as_mut())).await,
+            }
+        };
         let mut ended = Ended {
             outcome: Outcome::NotSent,
             status: None,
@@ -376,7 +423,7 @@ where
         let result = match sent {
             Ok(answer) => {
                 let (status, headers) = T::head(&answer);
-                read_report(&pick, headers);
+                read_report(pick, headers);
                 let Answered {
                     outcome,
                     grpc,
@@ -393,44 +440,40 @@ where
                 Err(error)
             }
         };
-        let now = self.services.now();
-        let (outcome, took) = (ended.outcome, now.since(began));
-        self.service.state.learn(outcome, took, now);
-        self.tell(CallEvent::Ended {
-            endpoint: pick.endpoint(),
-            outcome,
-            took,
-        });
-        Attempt {
-            pick,
-            result,
-            ended,
+        if let Some(began) = began {
+            let now = self.services.now();
+            let (outcome, took) = (ended.outcome, now.since(began));
+            self.service.state.learn(outcome, took, now);
+            self.tell(CallEvent::Ended {
+                endpoint,
+                outcome,
+                took,
+            });
         }
+        Attempt { result, ended }
     }
 
-    async fn transmit(
+    async fn transmit_within(
         &self,
-        request: T::Request,
-        endpoint: &Arc<Endpoint>,
-        began: Timestamp,
+        within: Duration,
+        sending: impl Future<Output = Result<T::Answer, SendError<T::Error>>>,
     ) -> Result<T::Answer, SendError<T::Error>> {
-        let settings = &self.services.settings;
-        let refuses = |policy: AddressPolicy| !policy.allows(endpoint.address());
-        if settings.addresses.is_some_and(refuses) {
-            let reason = "the address policy refuses its address";
-            return Err(SendError::Unroutable(Error::unroutable(
-                &**endpoint,
-                reason,
-            )));
-        }
-        let sending = self.transport.send(request, self.service, endpoint);
-        let Some(within) = self.deadline.attempt(began, settings.per_try) else {
-            return sending.await;
-        };
         match tokio::time::timeout(within, sending).await {
             Ok(sent) => sent,
             Err(_) => Err(SendError::Client(T::ours(self.given_up(within)))),
         }
+    }
+
+    /// How long an attempt that begins now may take.
+    fn bound(&self) -> Option<Duration> {
+        let settings = &self.services.settings;
+        settings.timeout.or(settings.per_try)?;
+        self.deadline.attempt(self.services.now(), settings.per_try)
+    }
+
+    fn is_refused(&self, endpoint: &Endpoint) -> bool {
+        let refuses = |policy: AddressPolicy| !policy.allows(endpoint.address());
+        self.services.settings.addresses.is_some_and(refuses)
     }
 
     /// The first endpoint, for which the registry may have to be waited for.
@@ -438,7 +481,7 @@ where
         match self.pick(tried) {
             Err(error) if error.is_not_known_yet() => {
                 let ready = self.service.balancer.ready(self.services.settings.wait);
-                self.within(ready).await??;
+                Box::pin(self.within(ready)).await?;
                 self.pick(tried)
             }
             picked => picked,
@@ -476,13 +519,19 @@ where
     }
 
     /// Bounded by what is left of the call.
-    async fn within<F: Future>(&self, waiting: F) -> Result<F::Output, Error> {
-        match self.deadline.left(self.services.now()) {
-            None => Ok(waiting.await),
+    async fn within<R>(&self, waiting: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
+        match self.left() {
+            None => waiting.await,
             Some(left) => tokio::time::timeout(left, waiting)
                 .await
-                .map_err(|_| self.timed_out(left)),
+                .unwrap_or_else(|_| Err(self.timed_out(left))),
         }
+    }
+
+    /// What is left of the call, if its time is bounded.
+    fn left(&self) -> Option<Duration> {
+        self.services.settings.timeout?;
+        self.deadline.left(self.services.now())
     }
 
     /// Of an attempt.
@@ -504,9 +553,9 @@ where
         T::ours(error)
     }
 
-    fn tell_done(&self, endpoint: &Endpoint, attempts: u32, outcome: Outcome, began: Timestamp) {
+    fn tell_done(&self, endpoint: &Endpoint, attempts: u32, outcome: Outcome) {
         if self.services.settings.observer.is_some() {
-            let took = self.services.now().since(began);
+            let took = self.services.now().since(self.start);
             self.tell(CallEvent::Done {
                 endpoint,
                 attempts,

@@ -1,6 +1,8 @@
 //! What all calls to one service share, and who is called by which URI.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -86,13 +88,20 @@ pub(super) struct Permit(Option<Arc<Door>>);
 pub(super) struct Retrying<'a>(Option<&'a Door>);
 
 /// A place among those that wait; given up when dropped.
-struct Waiting<'a>(Option<&'a Door>);
+struct Waiting(Option<Arc<Door>>);
+
+/// How a call is received.
+pub(super) enum Admission<W> {
+    In(Permit),
+    /// It waits until that ends.
+    Pending(W),
+}
 
 /// Where a call goes.
 #[derive(Debug)]
-pub(super) struct Service<X> {
-    pub(super) balancer: Balancer,
-    pub(super) state: Arc<State<X>>,
+pub(super) struct Service<'a, X> {
+    pub(super) balancer: Cow<'a, Balancer>,
+    pub(super) state: Cow<'a, Arc<State<X>>>,
 }
 
 impl Services {
@@ -113,15 +122,22 @@ impl Services {
 
     /// The service that the URI names; none when it is none of ours and the
     /// call passes as it is.
-    pub(super) fn find<X: Clone + Send + Sync + 'static>(
-        &self,
-        states: &States<X>,
+    pub(super) fn find<'a, X: Clone + Send + Sync + 'static>(
+        &'a self,
+        states: &'a States<X>,
         uri: &Uri,
-    ) -> Result<Option<Service<X>>, Error> {
-        let Some(host) = uri.host() else {
+    ) -> Result<Option<Service<'a, X>>, Error> {
+        let Some(authority) = uri.authority() else {
             let reason = "its URI has no host to name the service, such as `http://users/`";
             return Err(Error::unroutable(uri, reason));
         };
+        if let Target::One(balancer) = &self.target
+            && authority.as_str() == balancer.service().as_str()
+        {
+            // The host and nothing else, as most write it: nothing to take apart.
+            return Ok(Some(self.only(states, balancer)));
+        }
+        let host = authority.host();
         match &self.target {
             Target::One(balancer) => {
                 let ours = balancer.service().as_str().eq_ignore_ascii_case(host);
@@ -132,18 +148,21 @@ impl Services {
                 let name = ServiceName::new(host)?;
                 let balancer = directory.balancer(&name)?;
                 let state = states.of(name, directory, &self.settings);
-                Ok(Some(Service { balancer, state }))
+                Ok(Some(Service {
+                    balancer: Cow::Owned(balancer),
+                    state: Cow::Owned(state),
+                }))
             }
         }
     }
 
     /// As [`Services::find`], for clients that know no way but to the service:
     /// where there is but one, it gets every call.
-    pub(super) fn find_any_host<X: Clone + Send + Sync + 'static>(
-        &self,
-        states: &States<X>,
+    pub(super) fn find_any_host<'a, X: Clone + Send + Sync + 'static>(
+        &'a self,
+        states: &'a States<X>,
         uri: &Uri,
-    ) -> Result<Service<X>, Error> {
+    ) -> Result<Service<'a, X>, Error> {
         if let Target::One(balancer) = &self.target {
             return Ok(self.only(states, balancer));
         }
@@ -153,15 +172,15 @@ impl Services {
         })
     }
 
-    fn only<X: Clone + Send + Sync + 'static>(
+    fn only<'a, X: Clone + Send + Sync + 'static>(
         &self,
-        states: &States<X>,
-        balancer: &Balancer,
-    ) -> Service<X> {
+        states: &'a States<X>,
+        balancer: &'a Balancer,
+    ) -> Service<'a, X> {
         let new = || Arc::new(State::new(&self.settings));
         Service {
-            balancer: balancer.clone(),
-            state: Arc::clone(states.one.get_or_init(new)),
+            balancer: Cow::Borrowed(balancer),
+            state: Cow::Borrowed(states.one.get_or_init(new)),
         }
     }
 }
@@ -216,22 +235,34 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
         }
     }
 
-    /// Lets a call in, or refuses it.
-    pub(super) async fn admit(
+    /// Lets a call in, lets it wait, or refuses it.
+    pub(super) fn admit(
         &self,
         service: &ServiceName,
         now: Timestamp,
-    ) -> Result<Permit, Error> {
+    ) -> Result<Admission<impl Future<Output = Result<Permit, Error>>>, Error> {
         if let Some(throttle) = &self.throttle
             && !throttle.admit(now, &mut self.rng())
         {
             let reason = "it rejects most of its calls (client-side throttling)";
             return Err(Error::overloaded(service.shared(), reason));
         }
-        match &self.gate {
-            None => Ok(Permit(None)),
-            Some(door) => door.enter(service).await,
+        let Some(door) = &self.gate else {
+            return Ok(Admission::In(Permit(None)));
+        };
+        match door.gate.enter(door.adaptive_limit()) {
+            Entry::In => Ok(Admission::In(Permit(Some(Arc::clone(door))))),
+            Entry::Pending => Ok(Admission::Pending(door.wait())),
+            Entry::Refused => {
+                let reason = "as many calls as its limits allow are in flight and pending";
+                Err(Error::overloaded(service.shared(), reason))
+            }
         }
+    }
+
+    /// Whether it goes by how attempts end, and how long they take.
+    pub(super) fn learns(&self) -> bool {
+        self.throttle.is_some() || self.hedging.is_some() || self.gate.is_some()
     }
 
     /// A retry, if the limits have room for it.
@@ -278,27 +309,19 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
 }
 
 impl Door {
-    async fn enter(self: &Arc<Self>, service: &ServiceName) -> Result<Permit, Error> {
-        match self.gate.enter(self.adaptive_limit()) {
-            Entry::In => {}
-            Entry::Pending => self.wait().await,
-            Entry::Refused => {
-                let reason = "as many calls as its limits allow are in flight and pending";
-                return Err(Error::overloaded(service.shared(), reason));
+    /// For a place to be free. The place among those that wait was taken
+    /// before, and is given up when this is dropped, even if it never ran.
+    fn wait(self: &Arc<Self>) -> impl Future<Output = Result<Permit, Error>> + use<> {
+        let mut waiting = Waiting(Some(Arc::clone(self)));
+        async move {
+            while let Some(door) = &waiting.0 {
+                let left = door.left.notified();
+                if door.gate.enter_pending(door.adaptive_limit()) {
+                    break;
+                }
+                left.await;
             }
-        }
-        Ok(Permit(Some(Arc::clone(self))))
-    }
-
-    async fn wait(&self) {
-        let mut waiting = Waiting(Some(self));
-        loop {
-            let left = self.left.notified();
-            if self.gate.enter_pending(self.adaptive_limit()) {
-                waiting.0 = None;
-                return;
-            }
-            left.await;
+            Ok(Permit(waiting.0.take()))
         }
     }
 
@@ -307,9 +330,9 @@ impl Door {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(door) = self.0 {
+        if let Some(door) = &self.0 {
             door.gate.give_up();
             // It may have been this one's turn.
             door.left.notify_one();

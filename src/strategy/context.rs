@@ -90,6 +90,11 @@ impl<'a> PickOptions<'a> {
         self
     }
 
+    /// Whether any endpoint will do.
+    pub(crate) fn is_any(&self) -> bool {
+        self.tried.is_empty() && self.hash.is_none() && self.subset.is_none()
+    }
+
     /// The endpoints that the call names, if it does.
     #[must_use]
     pub const fn named_subset(&self) -> Option<&'a Selector> {

@@ -49,7 +49,7 @@ pub use pinned::Pinned;
 pub use replay::{
     CloneBody, Copied, Kept, Nothing, RecordBody, Recorded, Replay, ReplayBody, SendOnce,
 };
-pub use route::{Factory, Rewrite, Route};
+pub use route::{Address, Factory, Rewrite, Route};
 pub use service::{Balance, BalanceLayer, Balanced};
 pub use subset::RequestSubset;
 

@@ -6,21 +6,40 @@
 )]
 
 use std::fmt;
-use std::sync::Arc;
 
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
 
 use super::BoxError;
+use crate::balancer::DetachedPick;
 use crate::client::service::{self, Service, Services, States};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, ServiceName};
 use crate::error::Error;
 
 /// One client for all endpoints, which connects to where the URI says: the
 /// endpoint's address is put into the URI, the logical host into `Host`.
 #[derive(Clone, Debug)]
 pub struct Rewrite<S>(pub(super) S);
+
+/// What a request is rewritten by, made once for each endpoint.
+#[derive(Clone, Debug)]
+pub struct Address {
+    authority: Authority,
+    /// The host that most requests are for: the one that the endpoint asks for,
+    /// else the service's name.
+    host: Option<HeaderValue>,
+}
+
+impl Address {
+    fn of(endpoint: &Endpoint, service: &ServiceName) -> Result<Self, Error> {
+        let host = endpoint.authority().unwrap_or(service.as_str());
+        Ok(Self {
+            authority: service::authority_of(endpoint)?,
+            host: HeaderValue::from_str(host).ok(),
+        })
+    }
+}
 
 /// A client for each endpoint, made by a function, which gets requests as the
 /// caller wrote them.
@@ -46,11 +65,11 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// When this way leads nowhere for such a URI.
-    fn find(
-        services: &Services,
-        states: &States<Self::Kept>,
+    fn find<'a>(
+        services: &'a Services,
+        states: &'a States<Self::Kept>,
         uri: &Uri,
-    ) -> Result<Option<Service<Self::Kept>>, Error>;
+    ) -> Result<Option<Service<'a, Self::Kept>>, Error>;
 
     /// The client for a request that passes as it is.
     fn passing(&self) -> Option<Self::Client>;
@@ -62,21 +81,21 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
     /// When the endpoint cannot be called in this way.
     fn direct(
         &self,
-        service: &Service<Self::Kept>,
-        endpoint: &Arc<Endpoint>,
+        service: &Service<'_, Self::Kept>,
+        pick: &DetachedPick,
         request: &mut Request<B>,
     ) -> Result<Self::Client, Error>;
 }
 
 impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
-    type Kept = Authority;
+    type Kept = Address;
     type Client = S;
 
-    fn find(
-        services: &Services,
-        states: &States<Authority>,
+    fn find<'a>(
+        services: &'a Services,
+        states: &'a States<Address>,
         uri: &Uri,
-    ) -> Result<Option<Service<Authority>>, Error> {
+    ) -> Result<Option<Service<'a, Address>>, Error> {
         let service = services.find(states, uri)?;
         if service.is_some() && uri.scheme() == Some(&Scheme::HTTPS) {
             let reason = "it is https: rewritten to an endpoint's address, the certificate would \
@@ -93,17 +112,19 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
 
     fn direct(
         &self,
-        service: &Service<Authority>,
-        endpoint: &Arc<Endpoint>,
+        service: &Service<'_, Address>,
+        pick: &DetachedPick,
         request: &mut Request<B>,
     ) -> Result<S, Error> {
         let kept = &service.state.endpoints;
-        let authority = kept.get(&service.balancer, endpoint, service::authority_of)?;
-        keep_host(request, endpoint)?;
+        let name = service.balancer.service();
+        let of = |endpoint: &Endpoint| Address::of(endpoint, name);
+        let Address { authority, host } = kept.get(&service.balancer, pick, of)?;
+        keep_host(request, pick, host)?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.authority = Some(authority);
         *request.uri_mut() =
-            Uri::from_parts(parts).map_err(|error| Error::unroutable(&**endpoint, error))?;
+            Uri::from_parts(parts).map_err(|error| Error::unroutable(&**pick, error))?;
         Ok(self.0.clone())
     }
 }
@@ -117,11 +138,11 @@ where
     type Kept = S;
     type Client = S;
 
-    fn find(
-        services: &Services,
-        states: &States<S>,
+    fn find<'a>(
+        services: &'a Services,
+        states: &'a States<S>,
         uri: &Uri,
-    ) -> Result<Option<Service<S>>, Error> {
+    ) -> Result<Option<Service<'a, S>>, Error> {
         services.find_any_host(states, uri).map(Some)
     }
 
@@ -131,15 +152,15 @@ where
 
     fn direct(
         &self,
-        service: &Service<S>,
-        endpoint: &Arc<Endpoint>,
+        service: &Service<'_, S>,
+        pick: &DetachedPick,
         request: &mut Request<B>,
     ) -> Result<S, Error> {
-        if endpoint.authority().is_some() {
-            keep_host(request, endpoint)?;
+        if pick.authority().is_some() {
+            keep_host(request, pick, None)?;
         }
         let kept = &service.state.endpoints;
-        kept.get(&service.balancer, endpoint, |endpoint| {
+        kept.get(&service.balancer, pick, |endpoint| {
             let error = |error: E| Error::unroutable(endpoint, error.into());
             (self.0)(endpoint).map_err(error)
         })
@@ -147,11 +168,18 @@ where
 }
 
 /// Writes down the host that a request is for, unless the caller has.
-fn keep_host<B>(request: &mut Request<B>, endpoint: &Endpoint) -> Result<(), Error> {
+fn keep_host<B>(
+    request: &mut Request<B>,
+    endpoint: &Endpoint,
+    usual: Option<HeaderValue>,
+) -> Result<(), Error> {
     if !request.headers().contains_key(HOST)
         && let Some(host) = service::logical_host(endpoint, request.uri())
     {
-        let value = HeaderValue::from_str(host).map_err(|error| Error::unroutable(host, error))?;
+        let value = match usual.filter(|usual| usual == host) {
+            Some(value) => value,
+            None => HeaderValue::from_str(host).map_err(|error| Error::unroutable(host, error))?,
+        };
         request.headers_mut().insert(HOST, value);
     }
     Ok(())

@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use http::request::Parts;
-use http::uri::Authority;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::replay::{CloneBody, Kept, Replay, SendOnce};
-use super::route::{Factory, Rewrite, Route};
+use super::route::{Address, Factory, Rewrite, Route};
 use super::{BoxError, RequestHead, Tracked};
-use crate::balancer::Balancer;
-use crate::client::run::{self, Asked, SendError, Transport};
+use crate::balancer::{Balancer, DetachedPick};
+use crate::client::run::{Asked, Call, SendError, Transport, Unsent};
 use crate::client::service::{self as shared, Services, States, Target};
 use crate::client::settings::setters;
 use crate::client::{CallSettings, Classify, Directory};
@@ -130,7 +129,7 @@ impl<S: Clone + Send + Sync + 'static, R: Clone> Layer<S> for BalanceLayer<R> {
 }
 
 /// A client whose requests are balanced, made by [`BalanceLayer`].
-pub type Balance<S, R = SendOnce> = Balanced<Rewrite<S>, Authority, R>;
+pub type Balance<S, R = SendOnce> = Balanced<Rewrite<S>, Address, R>;
 
 /// A balanced client: one for all endpoints ([`Balance`]), or one for each
 /// ([`BalanceLayer::per_endpoint`]). `K` is what it keeps for an endpoint, `R`
@@ -138,38 +137,30 @@ pub type Balance<S, R = SendOnce> = Balanced<Rewrite<S>, Authority, R>;
 ///
 /// It is always ready; the readiness of the client is awaited within the call.
 #[derive(Debug)]
-pub struct Balanced<Q, K, R = SendOnce> {
-    route: Q,
-    replay: R,
-    shared: Arc<Shared<K>>,
-}
+pub struct Balanced<Q, K, R = SendOnce>(Arc<Shared<Q, K, R>>);
 
 #[derive(Debug)]
-struct Shared<K> {
+struct Shared<Q, K, R> {
+    route: Q,
+    replay: R,
     services: Services,
     states: States<K>,
 }
 
-impl<Q: Clone, K, R: Clone> Clone for Balanced<Q, K, R> {
+impl<Q, K, R> Clone for Balanced<Q, K, R> {
     fn clone(&self) -> Self {
-        Self {
-            route: self.route.clone(),
-            replay: self.replay.clone(),
-            shared: Arc::clone(&self.shared),
-        }
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<Q, K: Clone + Send + Sync + 'static, R> Balanced<Q, K, R> {
     pub(in crate::client) fn new(route: Q, layer: BalanceLayer<R>) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             route,
             replay: layer.replay,
-            shared: Arc::new(Shared {
-                services: Services::new(layer.target, layer.settings),
-                states: States::new(),
-            }),
-        }
+            services: Services::new(layer.target, layer.settings),
+            states: States::new(),
+        }))
     }
 }
 
@@ -195,13 +186,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { this.balance(request).await })
+        Box::pin(self.balance(request))
     }
 }
 
 impl<Q, K, R> Balanced<Q, K, R> {
-    async fn balance<B, A>(self, request: Request<B>) -> Result<Response<Tracked<A>>, BoxError>
+    /// The future is copied to the heap as a whole, and has to be small: what
+    /// it keeps of the request is kept in one place.
+    fn balance<B, A>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Tracked<A>>, BoxError>> + Send + use<Q, K, R, B, A>
     where
         Q: Route<B, Kept = K>,
         Q::Client: Service<Request<B>, Response = Response<A>> + Send,
@@ -212,20 +207,33 @@ impl<Q, K, R> Balanced<Q, K, R> {
         B: Send + 'static,
         A: Body + Send + 'static,
     {
-        let Shared { services, states } = &*self.shared;
-        let Some(service) = Q::find(services, states, request.uri())? else {
-            let Some(client) = self.route.passing() else {
-                let reason = "there is no client for what passes by";
-                return Err(Error::unroutable(request.uri(), reason).into());
+        let shared = Arc::clone(&self.0);
+        let mut request = Unsent::new(request);
+        async move {
+            let Shared {
+                route,
+                replay,
+                services,
+                states,
+            } = &*shared;
+            let Some(service) = Q::find(services, states, request.get().uri())? else {
+                let Some(mut client) = route.passing() else {
+                    let reason = "there is no client for what passes by";
+                    return Err(Error::unroutable(request.get().uri(), reason).into());
+                };
+                return Ok(send(&mut client, &mut request)
+                    .await?
+                    .map(Tracked::untracked));
             };
-            return Ok(send(client, request).await?.map(Tracked::untracked));
-        };
-        let settings = &services.settings;
-        let asked = Asked::by(&RequestHead::of(&request), settings, &service);
-        let (request, sender) = Sender::new(&self.route, &self.replay, &settings.retry, request);
-        let done = run::run(services, &service, &sender, request, asked).await?;
-        let (answer, held) = (done.answer, done.held);
-        Ok(answer.map(|body| Tracked::new(body, held)))
+            let settings = &services.settings;
+            let asked = Asked::by(&RequestHead::of(request.get()), settings, &service);
+            let sender = Sender::new(route, replay, &settings.retry, &mut request);
+            let done = Call::new(services, &service, &sender, asked)
+                .run(&mut request)
+                .await?;
+            let (answer, held) = (done.answer, done.held);
+            Ok(answer.map(|body| Tracked::new(body, held)))
+        }
     }
 }
 
@@ -242,21 +250,21 @@ impl<'a, Q, B, C: Kept<B>> Sender<'a, Q, B, C> {
         route: &'a Q,
         replay: &R,
         retry: &Retry,
-        request: Request<B>,
-    ) -> (Request<B>, Self) {
-        let mut sender = Self {
-            route,
-            kept: None,
-            body: std::marker::PhantomData,
-        };
+        request: &mut Unsent<Request<B>>,
+    ) -> Self {
         let never = std::any::TypeId::of::<R>() == std::any::TypeId::of::<SendOnce>();
-        if never || retry.most_attempts() == Attempts::ONCE {
-            return (request, sender);
+        let kept = (!never && retry.most_attempts() != Attempts::ONCE).then(|| {
+            let (head, body) = request.take().into_parts();
+            let (body, kept) = replay.keep(body, retry.largest_body());
+            let copy = head.clone();
+            *request = Unsent::new(Request::from_parts(head, body));
+            Mutex::new((copy, kept))
+        });
+        Self {
+            route,
+            kept,
+            body: std::marker::PhantomData,
         }
-        let (head, body) = request.into_parts();
-        let (body, kept) = replay.keep(body, retry.largest_body());
-        sender.kept = Some(Mutex::new((head.clone(), kept)));
-        (Request::from_parts(head, body), sender)
     }
 }
 
@@ -276,13 +284,13 @@ where
 
     async fn send(
         &self,
-        mut request: Request<B>,
-        service: &shared::Service<Q::Kept>,
-        endpoint: &Arc<Endpoint>,
+        request: &mut Unsent<Request<B>>,
+        service: &shared::Service<'_, Q::Kept>,
+        pick: &DetachedPick,
     ) -> Result<Response<A>, SendError<BoxError>> {
-        let client = self.route.direct(service, endpoint, &mut request);
-        let client = client.map_err(SendError::Unroutable)?;
-        send(client, request).await.map_err(SendError::Client)
+        let client = self.route.direct(service, pick, request.get());
+        let mut client = client.map_err(SendError::Unroutable)?;
+        send(&mut client, request).await.map_err(SendError::Client)
     }
 
     fn again(&self) -> Option<Request<B>> {
@@ -311,7 +319,10 @@ where
 }
 
 /// Awaits the readiness of a client and calls that same instance.
-async fn send<S, B, A>(mut client: S, request: Request<B>) -> Result<Response<A>, BoxError>
+async fn send<S, B, A>(
+    client: &mut S,
+    request: &mut Unsent<Request<B>>,
+) -> Result<Response<A>, BoxError>
 where
     S: Service<Request<B>, Response = Response<A>>,
     S::Error: Into<BoxError>,
@@ -319,7 +330,7 @@ where
     poll_fn(|cx| client.poll_ready(cx))
         .await
         .map_err(Into::into)?;
-    client.call(request).await.map_err(Into::into)
+    client.call(request.take()).await.map_err(Into::into)
 }
 
 #[cfg(test)]
@@ -343,6 +354,7 @@ mod tests {
             .layer(client);
         let request = Request::new(Full::default());
         let size = std::mem::size_of_val(&balanced.balance(request));
+        println!("SIZE {size}");
         assert!(size <= 6 * 1_024, "{size} bytes");
     }
 }

@@ -73,11 +73,11 @@ use reqwest::{Body, ClientBuilder, Request, Response, ResponseBuilderExt as _, U
 use reqwest_middleware::{Error as MiddlewareError, Middleware, Next};
 
 use super::http::{RequestHead, Tracked};
-use super::run::{self, Asked, Held, SendError, Transport};
+use super::run::{Asked, Call, Held, SendError, Transport, Unsent};
 use super::service::{self, Service, Services, States, Target};
 use super::settings::setters;
 use super::{CallSettings, Classify, Directory};
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, DetachedPick};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::resilience::Attempts;
@@ -189,7 +189,7 @@ impl BalanceMiddleware {
     setters!(with retry);
 
     /// The service that a request is for; none when it passes as it is.
-    fn find(&self, uri: &Uri) -> Result<Option<Service<reqwest::Client>>, Error> {
+    fn find(&self, uri: &Uri) -> Result<Option<Service<'_, reqwest::Client>>, Error> {
         let service = self.shared.services.find(&self.shared.states, uri)?;
         if service.is_some() && self.template.is_none() && uri.scheme() == Some(&Scheme::HTTPS) {
             let reason = "it is https: rewritten to an endpoint's address, the certificate would \
@@ -273,7 +273,9 @@ impl BalanceMiddleware {
             template,
             extensions,
         };
-        let done = run::run(services, &service, &sending, request, asked).await?;
+        let done = Call::new(services, &service, &sending, asked)
+            .run(&mut Unsent::new(request))
+            .await?;
         let (answer, after) = done.answer;
         *extensions = after;
         track(answer, done.held, &url)
@@ -308,24 +310,25 @@ impl Transport<reqwest::Client> for Sending<'_> {
 
     async fn send(
         &self,
-        mut request: Request,
-        service: &Service<reqwest::Client>,
-        endpoint: &Arc<Endpoint>,
+        request: &mut Unsent<Request>,
+        service: &Service<'_, reqwest::Client>,
+        pick: &DetachedPick,
     ) -> Result<Self::Answer, SendError<MiddlewareError>> {
+        let mut request = request.take();
         let mut extensions = self.extensions.clone();
-        keep_host(&mut request, &self.uri, endpoint).map_err(SendError::Unroutable)?;
+        keep_host(&mut request, &self.uri, pick).map_err(SendError::Unroutable)?;
         let sent = if let Some(template) = self.template {
             let make = |endpoint: &Endpoint| pinned_client(template(), endpoint);
             let clients = &service.state.endpoints;
-            let client = clients.get(&service.balancer, endpoint, make);
+            let client = clients.get(&service.balancer, pick, make);
             let client = client.map_err(SendError::Unroutable)?;
-            pinned::prepare(request.url_mut(), endpoint).map_err(SendError::Unroutable)?;
+            pinned::prepare(request.url_mut(), pick).map_err(SendError::Unroutable)?;
             client
                 .execute(request)
                 .await
                 .map_err(MiddlewareError::Reqwest)
         } else {
-            direct(request.url_mut(), endpoint).map_err(SendError::Unroutable)?;
+            direct(request.url_mut(), pick).map_err(SendError::Unroutable)?;
             self.next.clone().run(request, &mut extensions).await
         };
         let answer = sent.map_err(SendError::Client)?;

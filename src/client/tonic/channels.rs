@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::{Request, Uri};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint as TonicEndpoint};
 
+use crate::balancer::DetachedPick;
 use crate::client::http::Route;
 use crate::client::service::{Service, Services, States};
 use crate::endpoint::Endpoint;
@@ -79,11 +80,11 @@ impl Route<tonic::body::Body> for Channels {
     type Kept = Connections;
     type Client = Channel;
 
-    fn find(
-        services: &Services,
-        states: &States<Connections>,
+    fn find<'a>(
+        services: &'a Services,
+        states: &'a States<Connections>,
         uri: &Uri,
-    ) -> Result<Option<Service<Connections>>, Error> {
+    ) -> Result<Option<Service<'a, Connections>>, Error> {
         services.find_any_host(states, uri).map(Some)
     }
 
@@ -93,13 +94,13 @@ impl Route<tonic::body::Body> for Channels {
 
     fn direct(
         &self,
-        service: &Service<Connections>,
-        endpoint: &Arc<Endpoint>,
+        service: &Service<'_, Connections>,
+        pick: &DetachedPick,
         _: &mut Request<tonic::body::Body>,
     ) -> Result<Channel, Error> {
         let kept = &service.state.endpoints;
         let connect = |endpoint: &Endpoint| self.connect(endpoint);
-        let connections = kept.get(&service.balancer, endpoint, connect)?;
+        let connections = kept.get(&service.balancer, pick, connect)?;
         let turn = connections.turn.fetch_add(1, Ordering::Relaxed);
         Ok(connections.channels[turn % connections.channels.len()].clone())
     }
