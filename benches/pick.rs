@@ -1,7 +1,7 @@
 //! One pick on one thread: choose, count, guard, uncount.
 //!
 //! `pick/STRATEGY/N` is `pick()` and the guard's drop, without a clock (but of
-//! `p2c_peak_ewma`, `adaptive` and `load_weighted`, which read it);
+//! `p2c_peak_ewma`, `adaptive`, `prequal` and `load_weighted`, which read it);
 //! `pick_latency/STRATEGY/N` is `pick()` and `finish(Success)` with latency
 //! recorded, which is two clock reads and one update of the average;
 //! `pick_busy/STRATEGY/N` is the first with one call in flight on every
@@ -16,13 +16,14 @@ mod everything;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use waypost::{Outcome, Pick};
 
-const STRATEGIES: [&str; 13] = [
+const STRATEGIES: [&str; 14] = [
     "round_robin",
     "smooth_weighted",
     "random",
     "p2c",
     "p2c_peak_ewma",
     "adaptive",
+    "prequal",
     "load_weighted",
     "least_conn",
     "least_conn_of_5",

@@ -16,8 +16,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use waypost::client::tonic::{GrpcBuilder, GrpcChannel};
+use waypost::load::LoadReport;
 use waypost::resilience::Retry;
-use waypost::strategy::RoundRobin;
+use waypost::server::ReportLoad;
+use waypost::strategy::{Adaptive, RoundRobin};
 use waypost::{Balancer, Endpoint, EndpointSet};
 
 /// A tonic server that dies when it is dropped, with its connections.
@@ -29,6 +31,10 @@ struct Server {
 
 impl Server {
     async fn start<H: Health>(id: &'static str, health: H) -> Self {
+        Self::reporting(id, health, ReportLoad::new()).await
+    }
+
+    async fn reporting<H: Health>(id: &'static str, health: H, load: ReportLoad) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -38,6 +44,7 @@ impl Server {
         let listener = listener.expect("no panic").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let server = tonic::transport::Server::builder()
+            .layer(load)
             .add_service(HealthServer::new(health))
             .serve_with_incoming(TcpIncoming::from(listener));
         runtime.spawn(server);
@@ -133,6 +140,38 @@ async fn calls_are_spread_counted_and_timed() {
         assert_eq!(node.stats().totals().succeeded, 5);
         assert!(node.stats().latency().is_some());
     }
+}
+
+/// What the trailers say is read, too: the head of an answer goes before its body.
+#[tokio::test]
+async fn a_server_that_says_it_is_busy_is_left_alone() {
+    let says = |held: f64| {
+        ReportLoad::new().metrics(move |report| {
+            let in_flight = LoadReport::IN_FLIGHT.to_owned();
+            report.named_metrics.insert(in_flight, held);
+        })
+    };
+    let mut servers = Vec::new();
+    for (id, held) in [("busy", 50.0), ("idle", 0.0)] {
+        let (reporter, service) = health_reporter();
+        reporter
+            .set_service_status("users", ServingStatus::Serving)
+            .await;
+        servers.push(Server::reporting(id, service, says(held)).await);
+    }
+    let endpoints = EndpointSet::new(servers.iter().map(Server::endpoint)).expect("ids differ");
+    let built = Balancer::builder("users")
+        .strategy(Adaptive::new())
+        .manual();
+    let (balancer, mut updater) = built.expect("it is a name");
+    updater.apply(endpoints);
+    let mut client = client(balancer.grpc());
+    for done in 1..=20 {
+        client.check(ask()).await.expect("it is answered");
+        eventually("it is counted", || totals(&balancer).0 == done).await;
+    }
+    let (busy, ..) = totals_of(&balancer, "busy");
+    assert!(busy <= 2, "{busy} of 20");
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use waypost::strategy::{
-    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Random, Rendezvous,
-    RingHash, RoundRobin, SmoothWeighted,
+    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Prequal, Random,
+    Rendezvous, RingHash, RoundRobin, SmoothWeighted,
 };
 use waypost::{Endpoint, EndpointSet, Fixed, InMemory, testing};
 
@@ -64,6 +64,11 @@ fn adaptive() {
 }
 
 #[test]
+fn prequal() {
+    testing::strategy(Prequal::new);
+}
+
+#[test]
 fn load_weighted() {
     testing::strategy(LoadWeighted::new);
 }
@@ -72,6 +77,7 @@ fn load_weighted() {
 fn least_conn() {
     testing::strategy(LeastConn::new);
     testing::strategy(|| LeastConn::new().choices(3).unwrap());
+    testing::strategy(|| LeastConn::new().active_request_bias(1.0).unwrap());
 }
 
 #[test]

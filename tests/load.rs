@@ -23,14 +23,21 @@ use picks::{balancer, hold, position};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceExt as _};
+use waypost::client::LoadProbes;
 use waypost::client::http::BalanceLayer;
 use waypost::load::LoadReport;
 use waypost::server::ReportLoad;
-use waypost::strategy::{Adaptive, LoadWeighted, P2c, Strategy};
+use waypost::strategy::{Adaptive, LoadWeighted, P2c, Prequal, Strategy};
 use waypost::time::{Clock, Hands};
 use waypost::{Balancer, Endpoint, EndpointSet, Outcome, Updater};
 
 // ---- end to end -------------------------------------------------------------
+
+/// An answer that holds nothing else.
+fn said(layer: &ReportLoad) -> impl axum::response::IntoResponse + use<> {
+    let value = layer.report().to_header().expect("it is text");
+    [(LoadReport::HEADER, value)]
+}
 
 /// A server whose calls end when a permit comes.
 async fn server(layer: ReportLoad, permits: Arc<Semaphore>) -> Endpoint {
@@ -45,7 +52,8 @@ async fn server(layer: ReportLoad, permits: Arc<Semaphore>) -> Endpoint {
     let app = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/held", get(held))
-        .layer(layer);
+        .layer(layer.clone())
+        .route("/load", get(move || async move { said(&layer) }));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -126,6 +134,52 @@ async fn a_server_that_says_it_is_busy_gets_no_calls_of_a_client_that_sees_none(
                 .status()
                 .is_success()
         );
+    }
+}
+
+/// Nobody's calls go there, and yet its load is known.
+#[tokio::test]
+async fn probes_tell_what_no_call_could() {
+    let permits = Arc::new(Semaphore::new(0));
+    let (busy, idle) = (ReportLoad::new(), ReportLoad::new());
+    let busy_one = server(busy.clone(), Arc::clone(&permits)).await;
+    let address = busy_one.address().clone();
+    let endpoints = vec![busy_one, server(idle, Arc::clone(&permits)).await];
+    let plain: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).build_http();
+    let others: Vec<_> = (0..8)
+        .map(|_| {
+            let uri = format!("http://{address}/held").parse();
+            tokio::spawn(plain.get(uri.expect("it is a URI")))
+        })
+        .collect();
+    comes_true(|| busy.report().in_flight() == Some(8.0)).await;
+
+    let (balancer, _updater) = over(endpoints, Prequal::new());
+    assert!(LoadProbes::http(plain.clone(), "load").is_err());
+    let probes = LoadProbes::http(plain, "/load").expect("it is a path");
+    let probing = probes.start(&balancer).expect("there is a runtime");
+    let node = |wanted: bool| {
+        let nodes = balancer.nodes();
+        let mut nodes = nodes.into_iter();
+        nodes.find(|node| (*node.endpoint().address() == address) == wanted)
+    };
+    // Sixteen at first, then three for each call.
+    comes_true(|| probing.answered() >= 16).await;
+    let before = node(true).expect("it is known").stats().totals().ended();
+    for _ in 0..8 {
+        balancer
+            .pick()
+            .expect("both are up")
+            .finish(Outcome::Success);
+    }
+    let after = node(true).expect("it is known").stats().totals().ended();
+    assert_eq!(after - before, 0, "the probes said that it is busy");
+    comes_true(|| probing.answered() >= 16 + 24).await;
+    assert_eq!(probing.failed(), 0);
+    permits.add_permits(8);
+    for other in others {
+        assert!(other.await.expect("it ran").is_ok());
     }
 }
 

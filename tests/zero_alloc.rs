@@ -11,8 +11,8 @@ use std::hint::black_box;
 
 use common::{endpoint, weighted};
 use waypost::strategy::{
-    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, PickOptions, Random,
-    Rendezvous, RingHash, RoundRobin, SmoothWeighted, Strategy, Tried,
+    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, PickOptions, Prequal,
+    Random, Rendezvous, RingHash, RoundRobin, SmoothWeighted, Strategy, Tried,
 };
 use waypost::{Balancer, EndpointSet, Outcome, Pick};
 
@@ -176,8 +176,14 @@ fn a_pick_neither_allocates_nor_frees() {
     with_strategy(P2c::new());
     with_strategy(P2c::peak_ewma());
     with_strategy(Adaptive::new());
+    with_strategy(Prequal::new());
     with_strategy(LoadWeighted::new());
     with_strategy(LeastConn::new());
+    with_strategy(
+        LeastConn::new()
+            .active_request_bias(1.5)
+            .expect("it is above"),
+    );
     with_strategy(LeastConn::new().choices(3).expect("it is within"));
     with_strategy(PickFirst::new());
     with_strategy(PickFirst::shuffled());

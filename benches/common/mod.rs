@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use criterion::Criterion;
 use waypost::strategy::{
-    Adaptive, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Random, RingHash, RoundRobin,
-    SmoothWeighted, Strategy,
+    Adaptive, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Prequal, Random, RingHash,
+    RoundRobin, SmoothWeighted, Strategy,
 };
 use waypost::{Balancer, Endpoint, EndpointSet, Updater};
 
@@ -21,6 +21,7 @@ pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
         "p2c" => Arc::new(P2c::new()),
         "p2c_peak_ewma" => Arc::new(P2c::peak_ewma()),
         "adaptive" => Arc::new(Adaptive::new()),
+        "prequal" => Arc::new(Prequal::new()),
         "load_weighted" => Arc::new(LoadWeighted::new()),
         "least_conn" => Arc::new(LeastConn::new()),
         "least_conn_of_5" => Arc::new(LeastConn::new().choices(5).expect("it is within")),

@@ -56,6 +56,7 @@ use self::core::Core;
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::event::{Discovery, Event, Snapshot};
+use crate::load::LoadReport;
 use crate::strategy::PickOptions;
 use crate::view::{Node, Roster};
 use driver::Driver;
@@ -171,6 +172,14 @@ impl Balancer {
         nodes
             .map(|(endpoint, stats)| Node::new(endpoint, stats))
             .collect()
+    }
+
+    /// Takes in what an endpoint said of its load apart from any call, if the strategy asks.
+    pub(crate) fn reported(&self, node: &Node, report: &LoadReport) {
+        let state = self.core.published.load();
+        if let (true, Some(clock)) = (state.by_reports, &state.stopwatch) {
+            node.stats().told(report, clock.now());
+        }
     }
 
     /// Says for each endpoint whether it may be picked now, for which share of

@@ -1,6 +1,7 @@
 //! Around the client an application already has: pick, send, classify, record.
 //!
 //! - [`Directory`] serves any service name with one registry.
+//! - [`LoadProbes`] ask endpoints how busy they are, for strategies that go by it.
 //! - `client::http` (feature `http`) is a tower layer over any
 //!   `Service<http::Request<B>>`, such as hyper-util's client.
 //! - `client::reqwest` (feature `reqwest`) is a middleware, with which
@@ -17,6 +18,7 @@
 //! A body that cannot be sent twice is not.
 
 mod directory;
+mod probes;
 
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
@@ -53,3 +55,4 @@ pub use classify::{Answered, Classify, GrpcStatus, HttpStatus, outcome_of_error}
 pub use settings::{Adaptive, CallSettings};
 
 pub use directory::{Directory, DirectoryBuilder};
+pub use probes::{LoadProbes, Probing};

@@ -79,8 +79,8 @@ pub use retry::{
 pub use secret::Secret;
 pub use sources::Sources;
 pub use strategy::{
-    KeyedConfig, LeastConnConfig, MaglevConfig, MissingKeyConfig, PickFirstConfig, RingHashConfig,
-    StrategyConfig,
+    KeyedConfig, LeastConnConfig, MaglevConfig, MissingKeyConfig, PickFirstConfig, PrequalConfig,
+    RingHashConfig, StrategyConfig,
 };
 pub use topology::{
     ApertureConfig, FallbackConfig, PartConfig, RendezvousConfig, RocksteadierConfig,

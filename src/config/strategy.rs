@@ -1,13 +1,15 @@
 //! Which strategy picks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::time;
 use crate::error::Error;
 use crate::strategy::{
-    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, MissingKey, P2c, PickFirst, Random,
-    Rendezvous, RingHash, RoundRobin, SmoothWeighted, Strategy,
+    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, MissingKey, P2c, PickFirst, Prequal,
+    Random, Rendezvous, RingHash, RoundRobin, SmoothWeighted, Strategy,
 };
 
 /// A strategy by its name, and its settings where it has any:
@@ -23,6 +25,8 @@ pub enum StrategyConfig {
     PeakEwma,
     /// [`Adaptive`].
     Adaptive,
+    /// [`Prequal`]. Probes are for the program to send.
+    Prequal(PrequalConfig),
     /// [`LoadWeighted`], with its defaults.
     LoadWeighted,
     /// [`RoundRobin`].
@@ -51,6 +55,7 @@ impl StrategyConfig {
             Self::P2c => Arc::new(P2c::new()),
             Self::PeakEwma => Arc::new(P2c::peak_ewma()),
             Self::Adaptive => Arc::new(Adaptive::new()),
+            Self::Prequal(settings) => Arc::new(settings.build().map_err(at("prequal"))?),
             Self::LoadWeighted => Arc::new(LoadWeighted::new()),
             Self::RoundRobin => Arc::new(RoundRobin::new()),
             Self::SmoothWeighted => Arc::new(SmoothWeighted::new()),
@@ -91,14 +96,54 @@ use keyed;
 pub struct LeastConnConfig {
     /// How many endpoints are drawn and compared; all if not set.
     pub choices: Option<u32>,
+    /// Draws by weight and load as Envoy does, instead; its own is 1.
+    pub active_request_bias: Option<f64>,
 }
 
 impl LeastConnConfig {
     fn build(&self) -> Result<LeastConn, Error> {
-        match self.choices {
-            Some(choices) => LeastConn::new().choices(choices),
-            None => Ok(LeastConn::new()),
+        match (self.choices, self.active_request_bias) {
+            (None, None) => Ok(LeastConn::new()),
+            (Some(choices), None) => LeastConn::new().choices(choices),
+            (None, Some(bias)) => LeastConn::new().active_request_bias(bias),
+            (Some(choices), Some(_)) => Err(Error::invalid(
+                "choices",
+                choices,
+                "it is one way, and `active_request_bias` another: leave one of them out",
+            )),
         }
+    }
+}
+
+/// Of [`Prequal`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrequalConfig {
+    /// The share of the reports whose endpoints are cold.
+    pub quantile: f64,
+    /// Reports that come for each call.
+    pub reports_per_call: f64,
+    /// For how long a report is used.
+    #[serde(with = "time")]
+    pub max_age: Duration,
+}
+
+impl Default for PrequalConfig {
+    fn default() -> Self {
+        Self {
+            quantile: 0.84,
+            reports_per_call: 3.0,
+            max_age: Duration::from_secs(1),
+        }
+    }
+}
+
+impl PrequalConfig {
+    fn build(&self) -> Result<Prequal, Error> {
+        let prequal = Prequal::new().max_age(self.max_age);
+        prequal
+            .quantile(self.quantile)?
+            .reports_per_call(self.reports_per_call)
     }
 }
 

@@ -22,11 +22,15 @@
 mod base64;
 #[cfg(feature = "http")]
 mod header;
+mod latency;
 pub(crate) mod protobuf;
 mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
+
+pub use latency::LatencyByLoad;
 
 use crate::error::Error;
 
@@ -74,10 +78,21 @@ impl LoadReport {
     /// The named metric for the time that calls wait before they are worked at, in milliseconds.
     pub const QUEUE_MS: &'static str = "queue_ms";
 
+    /// The named metric for what a call takes that comes now, in milliseconds, as those took that
+    /// came when the server held about as many.
+    pub const LATENCY_MS: &'static str = "latency_ms";
+
     /// The calls that the server holds, if it says so.
     #[must_use]
     pub fn in_flight(&self) -> Option<f64> {
         self.named_metrics.get(Self::IN_FLIGHT).copied()
+    }
+
+    /// What a call takes that comes now, if the server says so.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        let seconds = self.named_metrics.get(Self::LATENCY_MS)? / 1e3;
+        Duration::try_from_secs_f64(seconds).ok()
     }
 
     /// What is to be balanced by: the application's own utilization where there is one, else the

@@ -15,11 +15,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::Error;
-use crate::load::LoadReport;
+use crate::load::{LatencyByLoad, LoadReport};
 use crate::time::{Clock, Timestamp};
 
 /// Adds to each answer what the server knows of its load: the calls that it holds, those that it
-/// answers and fails a second, and with a [`limit`](Self::limit) the share of that which is in use.
+/// answers and fails a second, what a call takes that comes now ([`LatencyByLoad`]), and with a
+/// [`limit`](Self::limit) the share of that which is in use.
 ///
 /// A call is held from when it comes until its answer's body has ended; the call that the report
 /// goes with is not counted. The report is in the head (`endpoint-load-metrics`, text), and once
@@ -36,7 +37,10 @@ use crate::time::{Clock, Timestamp};
 /// # Ok::<(), waypost::Error>(())
 /// ```
 ///
-/// Clones count together. A call costs two clock reads, some atomic additions and the text.
+/// [Probes](crate::client::LoadProbes) had better be answered beside the layer, so that they are not
+/// counted among the calls: by a handler that returns [`report`](Self::report) in the header.
+///
+/// Clones count together. A call costs four clock reads, some atomic additions and the text.
 #[derive(Clone)]
 pub struct ReportLoad {
     meter: Arc<Meter>,
@@ -94,7 +98,9 @@ impl ReportLoad {
     fn report_beside(&self, own: u32) -> LoadReport {
         let now = self.meter.clock.now();
         let held = self.meter.held.load(Ordering::Relaxed);
-        let held = f64::from(held.saturating_sub(own));
+        let held = held.saturating_sub(own);
+        let latency = self.meter.latencies.estimate(held, now);
+        let held = f64::from(held);
         let mut report = LoadReport {
             rps_fractional: self.meter.answered.per_second(now),
             eps: self.meter.failed.per_second(now),
@@ -105,6 +111,12 @@ impl ReportLoad {
         }
         let in_flight = LoadReport::IN_FLIGHT.to_owned();
         report.named_metrics.insert(in_flight, held);
+        if let Some(latency) = latency {
+            let ms = latency.as_secs_f64() * 1e3;
+            report
+                .named_metrics
+                .insert(LoadReport::LATENCY_MS.to_owned(), ms);
+        }
         if let Some(add) = &self.metrics {
             add(&mut report);
         }
@@ -133,6 +145,7 @@ struct Meter {
     held: AtomicU32,
     answered: Rate,
     failed: Rate,
+    latencies: LatencyByLoad,
 }
 
 /// Counts by seconds.
@@ -190,18 +203,46 @@ fn second_of(now: Timestamp) -> u32 {
 
 /// Counts a call for as long as it lives.
 #[derive(Debug)]
-struct Holding(Arc<Meter>);
+struct Holding {
+    meter: Arc<Meter>,
+    /// Held beside it when it came.
+    beside: u32,
+    came: Timestamp,
+    /// One that failed fast, or that nobody waited for, is no measure.
+    went_well: bool,
+}
 
 impl Holding {
     fn new(meter: &Arc<Meter>) -> Self {
-        meter.held.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(meter))
+        Self {
+            beside: meter.held.fetch_add(1, Ordering::Relaxed),
+            came: meter.clock.now(),
+            meter: Arc::clone(meter),
+            went_well: false,
+        }
+    }
+
+    fn end_well(mut self) {
+        self.went_well = true;
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
+        self.meter.held.fetch_sub(1, Ordering::Relaxed);
+        if self.went_well {
+            let now = self.meter.clock.now();
+            let took = now.since(self.came);
+            self.meter.latencies.record(self.beside, took, now);
+        }
+    }
+}
+
+fn end(holding: &mut Option<Holding>, failed: bool) {
+    if let Some(holding) = holding.take()
+        && !failed
+    {
+        holding.end_well();
     }
 }
 
@@ -226,6 +267,7 @@ pub struct Reporting<S> {
 impl<S, R, B> Service<R> for Reporting<S>
 where
     S: Service<R, Response = Response<B>>,
+    B: Body,
 {
     type Response = Response<ReportingBody<B>>;
     type Error = S::Error;
@@ -259,6 +301,7 @@ pin_project! {
 impl<F, B, E> Future for ReportingFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
 {
     type Output = Result<Response<ReportingBody<B>>, E>;
 
@@ -280,10 +323,18 @@ where
                 answer.headers_mut().insert(LoadReport::HEADER, value);
             }
             let layer = this.layer.clone();
-            answer.map(|body| ReportingBody {
-                body,
-                layer,
-                holding,
+            answer.map(|body| {
+                let mut body = ReportingBody {
+                    body,
+                    layer,
+                    holding,
+                    failed,
+                };
+                // Nobody need ask for what is announced to be nothing.
+                if body.body.is_end_stream() {
+                    end(&mut body.holding, failed);
+                }
+                body
             })
         }))
     }
@@ -297,6 +348,7 @@ pin_project! {
         body: B,
         layer: ReportLoad,
         holding: Option<Holding>,
+        failed: bool,
     }
 }
 
@@ -317,8 +369,9 @@ impl<B: Body> Body for ReportingBody<B> {
             let value = this.layer.report_beside(own).to_header_bin();
             trailers.insert(LoadReport::HEADER_BIN, value);
         }
-        if frame.as_ref().is_none_or(Result::is_err) || this.body.is_end_stream() {
-            *this.holding = None;
+        let broken = frame.as_ref().is_some_and(Result::is_err);
+        if broken || frame.is_none() || this.body.is_end_stream() {
+            end(this.holding, broken || *this.failed);
         }
         Poll::Ready(frame)
     }

@@ -10,7 +10,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::stripe::Stripe;
-use super::{EndpointStats, Outcome, Totals};
+use super::{EndpointStats, Outcome, Recent, Totals};
 use crate::sync::Slot;
 
 /// The rows of a page: enough that a thousand endpoints are 32 pages, and few
@@ -145,6 +145,7 @@ pub(crate) struct Ledger {
     /// The same pages, as [`Counters`] share them.
     shared: Option<Arc<[Arc<Page>]>>,
     total: Option<Arc<Total>>,
+    recent: Arc<Recent>,
     /// Numbers below this were handed out.
     next: u32,
     free: Arc<Mutex<Vec<u32>>>,
@@ -185,7 +186,7 @@ impl Ledger {
             // what they wrote happen before this.
             row.page.stripes(number).for_each(Stripe::reset);
         }
-        EndpointStats::new(row)
+        EndpointStats::new(row, Arc::clone(&self.recent))
     }
 
     /// The counters of endpoints with these rows of this ledger.

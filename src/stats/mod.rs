@@ -17,6 +17,7 @@ mod latency;
 mod ledger;
 mod outcome;
 mod peak;
+mod recent;
 mod reported;
 mod stripe;
 mod trouble;
@@ -29,6 +30,7 @@ pub use accrual::Streaks;
 pub(crate) use accrual::{Accrual, Trial};
 pub(crate) use ledger::{Counters, FewStripes, Ledger};
 pub use outcome::Outcome;
+pub(crate) use recent::{Entry, Recent};
 pub(crate) use reported::Held;
 
 use crate::load::LoadReport;
@@ -52,6 +54,7 @@ struct Figures {
     peak: Peak,
     trouble: Trouble,
     reported: Reported,
+    recent: Arc<Recent>,
     accrual: Accrual,
 }
 
@@ -68,7 +71,7 @@ impl NodeKey {
 }
 
 impl EndpointStats {
-    fn new(row: Row) -> Self {
+    fn new(row: Row, recent: Arc<Recent>) -> Self {
         Self(Arc::new(Figures {
             key: NodeKey::next(),
             row,
@@ -76,6 +79,7 @@ impl EndpointStats {
             peak: Peak::default(),
             trouble: Trouble::default(),
             reported: Reported::default(),
+            recent,
             accrual: Accrual::default(),
         }))
     }
@@ -170,8 +174,28 @@ impl EndpointStats {
     /// Takes in what the server said of its load when it answered a call that is still counted
     /// here, and no longer there.
     pub(crate) fn reported(&self, report: &LoadReport, now: Timestamp) {
-        let others = self.in_flight().saturating_sub(1);
-        self.0.reported.record(report, others, now);
+        self.report(report, self.in_flight().saturating_sub(1), now);
+    }
+
+    /// Takes in what the server said of its load apart from any call.
+    pub(crate) fn told(&self, report: &LoadReport, now: Timestamp) {
+        self.report(report, self.in_flight(), now);
+    }
+
+    fn report(&self, report: &LoadReport, own: u32, now: Timestamp) {
+        self.0.reported.record(report, own, now);
+        self.0.recent.add(self.row(), now);
+    }
+
+    /// The last reports that came to the balancer, its own and others'.
+    pub(crate) fn recent_reports(&self) -> &Arc<Recent> {
+        &self.0.recent
+    }
+
+    /// The latency that the server said a call would have, in nanoseconds; 0 where it did not.
+    #[inline]
+    pub(crate) fn reported_latency(&self) -> f32 {
+        self.0.reported.latency()
     }
 
     /// What the server said last of the calls that it holds.

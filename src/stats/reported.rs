@@ -18,6 +18,8 @@ pub(super) struct Reported {
     /// Calls of our own that were in flight then, and since when reports come.
     own: AtomicU64,
     utilization: AtomicU64,
+    /// An `f32` of nanoseconds.
+    latency: AtomicU64,
     rates: AtomicU64,
 }
 
@@ -42,6 +44,11 @@ impl Reported {
             (_, since) => since,
         };
         let utilization = report.utilization_to_balance() as f32;
+        let latency = report
+            .latency()
+            .map_or(0.0, |latency| latency.as_nanos() as f32);
+        self.latency
+            .store(u64::from(latency.to_bits()), Ordering::Relaxed);
         let rates = (report.rps_fractional as f32, report.eps as f32);
         self.utilization
             .store(u64::from(utilization.to_bits()), Ordering::Relaxed);
@@ -53,6 +60,11 @@ impl Reported {
             .in_flight()
             .map_or(-1.0, |calls| calls.max(0.0) as f32);
         self.held.store(pack(held, tick), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn latency(&self) -> f32 {
+        f32::from_bits(self.latency.load(Ordering::Relaxed) as u32)
     }
 
     /// None where the server never said.

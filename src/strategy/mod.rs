@@ -11,6 +11,7 @@
 //! | [`P2c`] (default) | O(1): two loads compared | calls differ in cost, endpoints in speed |
 //! | [`P2c::peak_ewma`] | O(1), and a reading of the clock before it | as `P2c`, where latency tells more than calls in flight, or failures are fast |
 //! | [`Adaptive`] | O(32): .6 µs where `P2c` takes .01 | servers [report](crate::load) their load, or the tail of latency matters more than that |
+//! | [`Prequal`] | O(16) | as `Adaptive`, with probes: very many clients, or endpoints whose speed changes |
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
 //! | [`LoadWeighted`] | O(1) | as `RoundRobin`, where servers [report](crate::load) their load and endpoints differ in speed |
 //! | [`SmoothWeighted`] | O(1) | as `RoundRobin`, in the very order of nginx |
@@ -70,6 +71,7 @@ mod maglev;
 mod p2c;
 mod peak_ewma;
 mod pick_first;
+mod prequal;
 mod random;
 mod rendezvous;
 mod ring_hash;
@@ -91,6 +93,7 @@ pub use load_weighted::LoadWeighted;
 pub use maglev::Maglev;
 pub use p2c::P2c;
 pub use pick_first::PickFirst;
+pub use prequal::Prequal;
 pub use random::Random;
 pub use rendezvous::Rendezvous;
 pub use ring_hash::RingHash;
