@@ -170,6 +170,7 @@ per_try_timeout = "2s"
 wait = "3s"
 key = [{ header = "x-user", terminal = true }, { cookie = "c" }, { source = true }]
 subset = [{ header = "x-version", metadata = "version" }, { header = "x-stage", metadata = "stage" }]
+sticky.cookie = { name = "at", path = "/", lasts = "1h" }
 addresses.loopback = false
 hedge = { beyond = 0.9, budget.percent = 1 }
 limits = { in_flight = 1, pending = 2, retries = 3, per_endpoint = 4 }
@@ -190,7 +191,7 @@ budget.throttle = { max_tokens = 100, token_ratio = 0.5 }
 
 #[test]
 fn every_setting_of_calls_reaches_its_builder() {
-    use waypost::client::http::{RequestKey, RequestSubset};
+    use waypost::client::http::{RequestKey, RequestSubset, Sticky};
     use waypost::endpoint::AddressPolicy;
     use waypost::resilience::{Aimd, Attempts, Hedge, Limits, Retry, RetryBudget, Throttle};
 
@@ -203,6 +204,8 @@ fn every_setting_of_calls_reaches_its_builder() {
         .and(RequestKey::source());
     let version = RequestSubset::header("x-version", "version").expect("a name");
     let stage = RequestSubset::header("x-stage", "stage").expect("a name");
+    let sticky = Sticky::cookie("at").and_then(|sticky| sticky.path("/"));
+    let sticky = sticky.expect("a name and a path");
     let budget = RetryBudget::share(1).expect("a share").min_per_second(1);
     // What is left out of a hedge's budget is the hedge's, not a retry's.
     let hedge = Hedge::beyond(0.9).expect("a share").budget(budget);
@@ -225,6 +228,7 @@ fn every_setting_of_calls_reaches_its_builder() {
         .wait(seconds(3))
         .key(key)
         .subset(version.and(&stage))
+        .sticky(sticky.lasts(seconds(3_600)))
         .addresses(AddressPolicy::default().without_loopback())
         .hedge(hedge)
         .limits(limits.expect("they are limits"))

@@ -8,7 +8,7 @@ use super::alarm::Alarm;
 use super::layout::{Fact, Layout, Trial};
 use super::parts::Parts;
 use super::pick::Mark;
-use crate::endpoint::{EndpointSet, Status};
+use crate::endpoint::{EndpointId, EndpointSet, Status};
 use crate::error::{Counts, Error};
 use crate::rng::Rng;
 use crate::stats::{EndpointStats, Ledger};
@@ -416,6 +416,11 @@ impl State {
     /// group that is drawn, or the first that has one left.
     #[inline]
     pub(super) fn pick(&self, turns: &Turns, context: &mut PickContext<'_>) -> Option<u32> {
+        if !context.preferred().is_empty()
+            && let Some(node) = self.pick_preferred(context)
+        {
+            return Some(node);
+        }
         if self.has_trials()
             && let Some(node) = self.claim_trial(context)
         {
@@ -461,6 +466,21 @@ impl State {
         let is_open = |group: &&Group| group.rank.as_ref().is_none_or(|rank| !rank.only_named);
         let mut groups = self.groups().filter(is_open);
         groups.find_map(|group| group.pick(context))
+    }
+
+    #[inline(never)]
+    fn pick_preferred(&self, context: &PickContext<'_>) -> Option<u32> {
+        let find = |id: &EndpointId| {
+            let position = self.set.position(id).ok()?;
+            let place = self.place_of(position);
+            let endpoint = &self.roster.endpoints[place];
+            let facts = self.facts.as_ref();
+            let is_well = facts.is_none_or(|facts| facts[position].is_healthy());
+            let takes = matches!(endpoint.status(), Status::Up | Status::Draining);
+            let tried = context.tried().contains(self.roster.stats[place].key());
+            (is_well && takes && !tried && place < Mark::NODES).then_some(place as u32)
+        };
+        context.preferred().iter().find_map(find)
     }
 
     #[cold]

@@ -14,7 +14,7 @@ use super::http::RequestHead;
 use super::service::{Admission, Permit, Retrying, Service, Services};
 use super::{Answered, CallSettings, Classify};
 use crate::balancer::DetachedPick;
-use crate::endpoint::{AddressPolicy, Endpoint};
+use crate::endpoint::{AddressPolicy, Endpoint, EndpointId};
 use crate::error::Error;
 use crate::event::{CallEvent, CallScope, Observer};
 use crate::load::LoadReport;
@@ -104,6 +104,7 @@ pub(super) struct Asked {
     idempotent: bool,
     hash: Option<u64>,
     subset: Option<Selector>,
+    named: Box<[EndpointId]>,
     scope: Option<Box<dyn CallScope>>,
 }
 
@@ -122,6 +123,10 @@ impl Asked {
             idempotent: head.method.is_idempotent(),
             hash: key.and_then(|key| key.hash_of(head)),
             subset: told.or_else(|| subset?.of(head)),
+            named: settings
+                .sticky
+                .as_ref()
+                .map_or_else(Box::default, |sticky| sticky.named(head.headers)),
             scope: settings.observer.as_ref().and_then(scope),
         }
     }
@@ -247,10 +252,17 @@ where
         }
     }
 
+    /// Names the endpoint of an answer in its head, where sessions keep to theirs.
+    pub(super) fn name(&self, held: &Held, headers: &mut HeaderMap) {
+        if let Some(sticky) = &self.services.settings.sticky {
+            sticky.name(held.pick.id(), self.asked.named.first(), headers);
+        }
+    }
+
     /// Lets the call in, for which it may have to wait.
     async fn admit(&self) -> Result<Permit, Error> {
         let state = &self.service.state;
-        match state.admit(self.name(), self.start)? {
+        match state.admit(self.service(), self.start)? {
             Admission::In(permit) => Ok(permit),
             Admission::Pending(waiting) => Box::pin(self.within(waiting)).await,
         }
@@ -502,10 +514,13 @@ where
             if let Some(subset) = &self.asked.subset {
                 options = options.subset(subset);
             }
+            if !self.asked.named.is_empty() {
+                options = options.prefer(&self.asked.named);
+            }
             let pick = match self.service.balancer.pick_with(&options) {
                 Err(_) if full => {
                     let reason = "every endpoint has as many calls in flight as its limit allows";
-                    return Err(Error::overloaded(self.name().shared(), reason));
+                    return Err(Error::overloaded(self.service().shared(), reason));
                 }
                 picked => picked?,
             };
@@ -537,7 +552,7 @@ where
     /// Of an attempt.
     fn given_up(&self, within: Duration) -> Error {
         if self.services.settings.per_try == Some(within) {
-            return Error::timed_out(self.name().shared(), "per-try timeout", within);
+            return Error::timed_out(self.service().shared(), "per-try timeout", within);
         }
         self.timed_out(within)
     }
@@ -545,7 +560,7 @@ where
     /// Of the call.
     fn timed_out(&self, left: Duration) -> Error {
         let timeout = self.services.settings.timeout.unwrap_or(left);
-        Error::timed_out(self.name().shared(), "timeout", timeout)
+        Error::timed_out(self.service().shared(), "timeout", timeout)
     }
 
     fn refuse(&self, error: Error) -> T::Error {
@@ -567,14 +582,14 @@ where
 
     fn tell(&self, event: CallEvent<'_>) {
         if let Some(observer) = &self.services.settings.observer {
-            observer.call(self.name(), event);
+            observer.call(self.service(), event);
             if let Some(scope) = &self.asked.scope {
                 scope.told(event);
             }
         }
     }
 
-    fn name(&self) -> &crate::endpoint::ServiceName {
+    fn service(&self) -> &crate::endpoint::ServiceName {
         self.service.balancer.service()
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::http::{RequestKey, RequestSubset};
+use super::http::{RequestKey, RequestSubset, Sticky};
 use super::{Classify, HttpStatus};
 use crate::endpoint::AddressPolicy;
 use crate::event::Observer;
@@ -37,6 +37,7 @@ pub struct CallSettings {
     pub(super) classify: Arc<dyn Classify>,
     pub(super) key: Option<RequestKey>,
     pub(super) subset: Option<RequestSubset>,
+    pub(super) sticky: Option<Sticky>,
     pub(super) addresses: Option<AddressPolicy>,
     pub(super) observer: Option<Arc<dyn Observer>>,
 }
@@ -108,6 +109,7 @@ impl Default for CallSettings {
             classify: Arc::new(HttpStatus),
             key: None,
             subset: None,
+            sticky: None,
             addresses: None,
             observer: None,
         }
@@ -183,6 +185,12 @@ macro_rules! setters {
         #[must_use]
         pub fn subset(self, subset: crate::client::http::RequestSubset) -> Self {
             self.set(|settings| settings.subset = Some(subset))
+        }
+
+        /// Keeps sessions at their endpoints by name; does not if not set.
+        #[must_use]
+        pub fn sticky(self, sticky: crate::client::http::Sticky) -> Self {
+            self.set(|settings| settings.sticky = Some(sticky))
         }
 
         /// Which addresses calls may go to, whatever a registry says.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::retry::{HedgeConfig, RetryConfig};
 use super::time::{self, between};
-use crate::client::http::{RequestKey, RequestSubset};
+use crate::client::http::{RequestKey, RequestSubset, Sticky};
 use crate::client::{CallSettings, GrpcStatus, HttpStatus};
 use crate::endpoint::AddressPolicy;
 use crate::error::Error;
@@ -31,6 +31,8 @@ pub struct CallConfig {
     pub key: Vec<KeyConfig>,
     /// Which part of the split a call names, by its headers.
     pub subset: Vec<SubsetConfig>,
+    /// Keeps sessions at their endpoints by name.
+    pub sticky: Option<StickyConfig>,
     /// Refuses addresses that nobody should be sent to.
     pub addresses: Option<AddressConfig>,
     /// What is sent again.
@@ -54,6 +56,7 @@ impl Default for CallConfig {
             classify: ClassifyConfig::default(),
             key: Vec::new(),
             subset: Vec::new(),
+            sticky: None,
             addresses: None,
             retry: Some(RetryConfig::default()),
             hedge: None,
@@ -87,6 +90,9 @@ impl CallConfig {
         }
         if let Some(subset) = request_subset(&self.subset)? {
             calls = calls.subset(subset);
+        }
+        if let Some(sticky) = &self.sticky {
+            calls = calls.sticky(sticky.build().map_err(|error| error.within("calls"))?);
         }
         if let Some(addresses) = &self.addresses {
             calls = calls.addresses(addresses.build());
@@ -214,6 +220,56 @@ fn request_subset(headers: &[SubsetConfig]) -> Result<Option<RequestSubset>, Err
         });
     }
     Ok(subset)
+}
+
+/// [`Sticky`], by a cookie or by a header.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StickyConfig {
+    /// By a cookie.
+    Cookie(StickyCookieConfig),
+    /// By the header of that name.
+    Header(StickyHeaderConfig),
+}
+
+/// Of sessions by a cookie.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StickyCookieConfig {
+    /// The cookie's name.
+    pub name: String,
+    /// The paths that it is for; those below the request's own if not set.
+    pub path: Option<String>,
+    /// How long it is kept; as long as its keeper's session if not set.
+    #[serde(with = "time::option")]
+    pub lasts: Option<Duration>,
+}
+
+/// Of sessions by a header.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StickyHeaderConfig {
+    /// The header's name.
+    pub name: String,
+}
+
+impl StickyConfig {
+    fn build(&self) -> Result<Sticky, Error> {
+        match self {
+            Self::Header(header) => Sticky::header(&header.name),
+            Self::Cookie(StickyCookieConfig { name, path, lasts }) => {
+                let mut sticky = Sticky::cookie(name)?;
+                if let Some(path) = path {
+                    sticky = sticky.path(path)?;
+                }
+                Ok(match lasts {
+                    Some(lasts) => sticky.lasts(*lasts),
+                    None => sticky,
+                })
+            }
+        }
+    }
 }
 
 /// An [`AddressPolicy`].

@@ -229,7 +229,7 @@ impl EndpointSet {
         self.position(id).ok().map(|at| &self.endpoints[at])
     }
 
-    fn position(&self, id: &EndpointId) -> Result<usize, usize> {
+    pub(crate) fn position(&self, id: &EndpointId) -> Result<usize, usize> {
         self.endpoints
             .binary_search_by(|endpoint| endpoint.id().cmp(id))
     }

@@ -19,7 +19,7 @@
 //! ```
 
 #[cfg(any(test, feature = "http"))]
-mod base64;
+pub(crate) mod base64;
 #[cfg(feature = "http")]
 mod header;
 mod latency;

@@ -1,6 +1,7 @@
 //! What a picker knows of the call, and of the thread that makes it.
 
 use super::Tried;
+use crate::endpoint::EndpointId;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 use crate::topology::Selector;
@@ -29,6 +30,7 @@ pub struct PickOptions<'a> {
     tried: &'a Tried,
     hash: Option<u64>,
     subset: Option<&'a Selector>,
+    preferred: &'a [EndpointId],
 }
 
 static NOTHING_TRIED: Tried = Tried::new();
@@ -39,6 +41,7 @@ impl PickOptions<'static> {
         tried: &NOTHING_TRIED,
         hash: None,
         subset: None,
+        preferred: &[],
     };
 }
 
@@ -90,9 +93,35 @@ impl<'a> PickOptions<'a> {
         self
     }
 
+    /// The first of these that is up or draining and was not tried, whatever the strategy says: the
+    /// one that a session has, and its spares. One that is gone, ejected or fails its checks is
+    /// passed over; where none is left, the call is picked for as any other. O(log n) for each.
+    ///
+    /// Envoy's override host. [`Sticky`](crate::client::http::Sticky) does it for sessions over
+    /// HTTP.
+    ///
+    /// ```
+    /// use waypost::{Balancer, Endpoint, EndpointSet, PickOptions};
+    ///
+    /// # fn main() -> Result<(), waypost::Error> {
+    /// let (carts, mut updater) = Balancer::builder("carts").manual()?;
+    /// updater.apply(EndpointSet::new([Endpoint::at("10.0.0.1:80")?, Endpoint::at("10.0.0.2:80")?])?);
+    ///
+    /// let session = [carts.pick()?.id().clone()];
+    /// for _ in 0..10 {
+    ///     assert_eq!(*carts.pick_with(&PickOptions::new().prefer(&session))?.id(), session[0]);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub const fn prefer(mut self, endpoints: &'a [EndpointId]) -> Self {
+        self.preferred = endpoints;
+        self
+    }
+
     /// Whether any endpoint will do.
     pub(crate) fn is_any(&self) -> bool {
-        self.tried.is_empty() && self.hash.is_none() && self.subset.is_none()
+        let asks = self.hash.is_some() || self.subset.is_some() || !self.preferred.is_empty();
+        self.tried.is_empty() && !asks
     }
 
     /// The endpoints that the call names, if it does.
@@ -190,6 +219,11 @@ impl<'a> PickContext<'a> {
     #[inline]
     pub fn subset(&self) -> Option<&'a Selector> {
         self.options.subset
+    }
+
+    /// The endpoints that the call shall go to before any other: the balancer heeds it.
+    pub(crate) fn preferred(&self) -> &'a [EndpointId] {
+        self.options.preferred
     }
 
     /// Whether the call may go to that node: it exists, and was not tried.

@@ -260,7 +260,7 @@ fn header(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     }
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let lines = headers.get_all(COOKIE).iter();
     let mut pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
     let value = pairs.find_map(|pair| value_of(pair.trim_ascii(), name))?;

@@ -41,6 +41,7 @@ mod pinned;
 mod replay;
 mod route;
 mod service;
+mod sticky;
 mod subset;
 
 pub use body::Tracked;
@@ -51,6 +52,7 @@ pub use replay::{
 };
 pub use route::{Address, Factory, Rewrite, Route};
 pub use service::{Balance, BalanceLayer, Balanced};
+pub use sticky::Sticky;
 pub use subset::RequestSubset;
 
 /// What a balanced service fails with: a [`crate::Error`] when no endpoint

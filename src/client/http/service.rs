@@ -16,7 +16,7 @@ use super::replay::{CloneBody, Kept, Replay, SendOnce};
 use super::route::{Address, Factory, Rewrite, Route};
 use super::{BoxError, RequestHead, Tracked};
 use crate::balancer::{Balancer, DetachedPick};
-use crate::client::run::{Asked, Call, SendError, Transport, Unsent};
+use crate::client::run::{Asked, Call, Done, SendError, Transport, Unsent};
 use crate::client::service::{self as shared, Services, States, Target};
 use crate::client::settings::setters;
 use crate::client::{CallSettings, Classify, Directory};
@@ -228,10 +228,9 @@ impl<Q, K, R> Balanced<Q, K, R> {
             let settings = &services.settings;
             let asked = Asked::by(&RequestHead::of(request.get()), settings, &service);
             let sender = Sender::new(route, replay, &settings.retry, &mut request);
-            let done = Call::new(services, &service, &sender, asked)
-                .run(&mut request)
-                .await?;
-            let (answer, held) = (done.answer, done.held);
+            let call = Call::new(services, &service, &sender, asked);
+            let Done { mut answer, held } = call.run(&mut request).await?;
+            call.name(&held, answer.headers_mut());
             Ok(answer.map(|body| Tracked::new(body, held)))
         }
     }

@@ -273,10 +273,10 @@ impl BalanceMiddleware {
             template,
             extensions,
         };
-        let done = Call::new(services, &service, &sending, asked)
-            .run(&mut Unsent::new(request))
-            .await?;
-        let (answer, after) = done.answer;
+        let call = Call::new(services, &service, &sending, asked);
+        let done = call.run(&mut Unsent::new(request)).await?;
+        let (mut answer, after) = done.answer;
+        call.name(&done.held, answer.headers_mut());
         *extensions = after;
         track(answer, done.held, &url)
     }
