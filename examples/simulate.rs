@@ -12,16 +12,17 @@ use std::fs::read_to_string;
 use std::num::NonZeroU64;
 
 use waypost::sim::{Fleet, Rule, run, table};
-use waypost::strategy::{Adaptive, LeastConn, P2c, Random, RoundRobin};
+use waypost::strategy::{Adaptive, LeastConn, P2c, Prequal, Random, RoundRobin};
 
 const SCENARIOS: [&str; 8] = ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8"];
-const STRATEGIES: [&str; 8] = [
+const STRATEGIES: [&str; 9] = [
     "random",
     "round-robin",
     "least-conn",
     "p2c",
     "p2c-peak-ewma",
     "adaptive",
+    "prequal",
     "oracle-p2c",
     "oracle-jsq",
 ];
@@ -64,7 +65,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         for strategy in &strategies {
             let rule = rule(strategy)?;
             eprintln!("{scenario} {strategy}: {seeds} seeds");
-            let reports = (1..=seeds).map(|seed| run(fleet, &rule, seed));
+            // Which lives on probes, and has three for each call.
+            let probes = if strategy == "prequal" {
+                3.0
+            } else {
+                fleet.probes
+            };
+            let fleet = Fleet {
+                probes,
+                ..fleet.clone()
+            };
+            let reports = (1..=seeds).map(|seed| run(&fleet, &rule, seed));
             rows.push((strategy.clone(), reports.collect::<Result<_, _>>()?));
         }
         println!("{scenario}, {seeds} seeds\n\n{}", table(&rows));
@@ -84,6 +95,7 @@ fn rule(name: &str) -> Result<Rule, String> {
         "p2c" => Rule::of(P2c::new()),
         "p2c-peak-ewma" => Rule::of(P2c::peak_ewma()),
         "adaptive" => Rule::of(Adaptive::new()),
+        "prequal" => Rule::of(Prequal::new()),
         "oracle-p2c" => Rule::Oracle(2),
         "oracle-jsq" => Rule::Shortest,
         _ => return Err(format!("strategy `{name}` is none of {STRATEGIES:?}")),

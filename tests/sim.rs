@@ -1,7 +1,7 @@
 //! The simulator against closed forms and published experiments.
 
-use waypost::sim::{Antagonist, Fleet, Report, Rule, Service, Slow, run};
-use waypost::strategy::{Adaptive, LeastConn, P2c, Random, RoundRobin};
+use waypost::sim::{Antagonist, Estimate, Fleet, Report, Rule, Service, Slow, run};
+use waypost::strategy::{Adaptive, LeastConn, P2c, Prequal, Random, RoundRobin};
 
 fn simulate(fleet: &Fleet, rule: &Rule, seed: u64) -> Report {
     run(fleet, rule, seed).expect("the fleet is fine")
@@ -238,4 +238,52 @@ fn what_cannot_be_is_refused_by_name() {
             "{error}"
         );
     }
+}
+
+/// The paper's rules (NSDI'24, figure 7) on servers that share their machines, at 70 and 90 % of
+/// what they could do alone: its order, and that factors lie between.
+#[test]
+fn prequal_comes_before_the_rules_that_the_paper_compares_it_with() {
+    for load in [0.7, 0.9] {
+        let fleet = Fleet {
+            clients: 40,
+            servers: 40,
+            load,
+            seconds: 8.0,
+            warm_up_seconds: 2.0,
+            probes: 3.0,
+            ..Fleet::named("S4").expect("there is an S4")
+        };
+        let p99 = |rule: Rule| {
+            let seeds = [1, 2].into_iter();
+            seeds
+                .map(|seed| simulate(&fleet, &rule, seed).p99_ms)
+                .sum::<f64>()
+                / 2.0
+        };
+        let prequal = p99(Rule::of(Prequal::new()));
+        let least = p99(Rule::of(LeastConn::new()));
+        let round_robin = p99(Rule::of(RoundRobin::new()));
+        assert!(prequal < least / 1.5, "{load}: {prequal} {least}");
+        assert!(least < round_robin / 2.0, "{load}: {least} {round_robin}");
+    }
+}
+
+/// A mean of whatever ended last is late: clients come to the idle server together, and leave it
+/// together.
+#[test]
+fn a_latency_by_load_is_steady_where_a_mean_oscillates() {
+    let fleet = |estimate| Fleet {
+        clients: 24,
+        servers: 24,
+        seconds: 6.0,
+        warm_up_seconds: 2.0,
+        probes: 3.0,
+        estimate,
+        ..Fleet::default()
+    };
+    let mean = |estimate| simulate(&fleet(estimate), &Rule::of(Prequal::new()), 1).mean_ms;
+    let (by_load, of_last) = (mean(Estimate::ByLoad), mean(Estimate::OfLast));
+    assert!(by_load < 20.0, "{by_load}");
+    assert!(of_last > 3.0 * by_load, "{of_last} {by_load}");
 }

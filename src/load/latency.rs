@@ -9,8 +9,8 @@ use crate::time::Timestamp;
 /// as many as now (Prequal, NSDI'24).
 ///
 /// The mean of whatever ended last tells how busy the server was then. Clients that go by it come
-/// together to the server that was idle, and leave it together: in the simulator the mean latency of
-/// a fleet at 70 % is ten times as high under such an estimate.
+/// together to the server that was idle, and leave it together: in the simulator, a hundred clients of a
+/// hundred servers at 70 % have a mean of 266 ms under such an estimate, and of 14 under this one.
 ///
 /// Calls are kept by what was held as they came: one by one up to eight, and in four steps to each
 /// doubling beyond, sixteen calls a step. What is older than ten seconds does not count. Recording

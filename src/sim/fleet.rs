@@ -1,6 +1,6 @@
 //! The clients, the servers, and what befalls them.
 
-use super::Service;
+use super::{Estimate, Service};
 use crate::error::Error;
 
 /// A fleet. Its load is the arrival rate as a share of what the servers could
@@ -42,6 +42,11 @@ pub struct Fleet {
     pub failing_ms: Option<f64>,
     /// Whether servers say, with each answer, how busy they are.
     pub reports: bool,
+    /// How many servers each call has asked for the same, at random; beside it, as a call does not
+    /// wait for that. Only for strategies that go by reports.
+    pub probes: f64,
+    /// What they say of their latency.
+    pub estimate: Estimate,
 }
 
 /// The first servers are slow for a time.
@@ -102,6 +107,8 @@ impl Default for Fleet {
             burst: None,
             failing_ms: None,
             reports: true,
+            probes: 0.0,
+            estimate: Estimate::ByLoad,
         }
     }
 }
@@ -202,6 +209,7 @@ impl Fleet {
         let mut from_zero = vec![
             ("fleet.round_trip_ms", self.round_trip_ms),
             ("fleet.warm_up_seconds", self.warm_up_seconds),
+            ("fleet.probes", self.probes),
         ];
         above_zero.extend(self.timeout_ms.map(|ms| ("fleet.timeout_ms", ms)));
         above_zero.extend(self.failing_ms.map(|ms| ("fleet.failing_ms", ms)));

@@ -24,12 +24,14 @@
 //!
 //! What it does not model is told at [`Fleet`].
 
+mod estimate;
 mod fleet;
 mod queue;
 mod report;
 mod run;
 mod service;
 
+pub use estimate::Estimate;
 pub use fleet::{Antagonist, Burst, Fleet, Slow};
 pub use report::{Report, table};
 pub use run::{Rule, run};

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::estimate::Estimator;
 use super::queue::Queue;
 use super::service::{exponential, unit};
 use super::{Fleet, Report};
@@ -53,11 +54,40 @@ pub fn run(fleet: &Fleet, rule: &Rule, seed: u64) -> Result<Report, Error> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrival,
-    Received { call: u32 },
-    Done { call: u32 },
-    Answered { call: u32 },
-    Timeout { call: u32, number: u64 },
-    Flip { server: u32 },
+    Received {
+        call: u32,
+    },
+    Done {
+        call: u32,
+    },
+    Answered {
+        call: u32,
+    },
+    Asked {
+        client: u32,
+        server: u32,
+    },
+    Told {
+        client: u32,
+        server: u32,
+        said: Said,
+    },
+    Timeout {
+        call: u32,
+        number: u64,
+    },
+    Flip {
+        server: u32,
+    },
+}
+
+/// What a server says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Said {
+    /// Calls that it holds.
+    held: u32,
+    /// What one takes that comes now, in microseconds; 0 where it does not know.
+    micros: u32,
 }
 
 struct Client {
@@ -71,6 +101,8 @@ struct Server {
     waiting: VecDeque<u32>,
     busy: u32,
     disturbed: bool,
+    /// Where reports are read.
+    estimator: Option<Estimator>,
 }
 
 struct Call {
@@ -79,8 +111,10 @@ struct Call {
     server: u32,
     sent: u64,
     settled: bool,
-    /// What its server held when it had done with it.
-    held: u32,
+    /// When it came to its server, and what that held then.
+    came: (u64, u32),
+    /// What its server said when it had done with it.
+    said: Said,
 }
 
 struct Simulation<'a> {
@@ -99,8 +133,10 @@ struct Simulation<'a> {
     /// Whether the rule goes by reports, and the servers send them.
     reports: bool,
     by_latency: bool,
+    /// Probes that are owed, of those that calls bring.
+    owed: f64,
     /// The report under way, used again for each.
-    said: LoadReport,
+    report_read: LoadReport,
 }
 
 const SECOND: f64 = 1e9;
@@ -128,6 +164,11 @@ impl<'a> Simulation<'a> {
                 }
             }));
         }
+        let reports = fleet.reports && strategy.is_some_and(Strategy::reads_reports);
+        let server = |_| Server {
+            estimator: reports.then(|| Estimator::new(fleet.estimate)),
+            ..Server::default()
+        };
         Ok(Self {
             fleet,
             rule,
@@ -136,14 +177,15 @@ impl<'a> Simulation<'a> {
             now: 0,
             events: Queue::new(),
             clients,
-            servers: (0..fleet.servers).map(|_| Server::default()).collect(),
+            servers: (0..fleet.servers).map(server).collect(),
             calls: Vec::new(),
             free: Vec::new(),
             made: 0,
             report: Report::new(fleet.servers),
-            reports: fleet.reports && strategy.is_some_and(Strategy::reads_reports),
+            reports,
             by_latency: strategy.is_some_and(Strategy::reads_latency),
-            said: LoadReport::default(),
+            owed: 0.0,
+            report_read: LoadReport::default(),
         })
     }
 
@@ -165,6 +207,12 @@ impl<'a> Simulation<'a> {
                 Event::Received { call } => self.received(call),
                 Event::Done { call } => self.done(call),
                 Event::Answered { call } => self.answered(call),
+                Event::Asked { client, server } => self.asked(client, server),
+                Event::Told {
+                    client,
+                    server,
+                    said,
+                } => self.told(client, server, said),
                 Event::Timeout { call, number } => self.timeout(call, number),
                 Event::Flip { server } if at < end => self.flip(server),
                 Event::Flip { .. } => {}
@@ -209,7 +257,8 @@ impl<'a> Simulation<'a> {
             server,
             sent: self.now,
             settled: false,
-            held: 0,
+            came: (0, 0),
+            said: Said::default(),
         };
         let call = match self.free.pop() {
             Some(call) => {
@@ -228,6 +277,54 @@ impl<'a> Simulation<'a> {
         }
         let at = self.after(self.one_way());
         self.events.push(at, Event::Received { call });
+        if self.reports {
+            self.probe(client, at);
+        }
+    }
+
+    fn probe(&mut self, client: u32, at: u64) {
+        self.owed += self.fleet.probes;
+        while self.owed >= 1.0 {
+            self.owed -= 1.0;
+            let server = self.rng.below(self.fleet.servers);
+            self.events.push(at, Event::Asked { client, server });
+        }
+    }
+
+    fn asked(&mut self, client: u32, server: u32) {
+        let said = self.said(server);
+        let at = self.after(self.one_way());
+        let told = Event::Told {
+            client,
+            server,
+            said,
+        };
+        self.events.push(at, told);
+    }
+
+    fn told(&mut self, client: u32, server: u32, said: Said) {
+        self.write_report(said);
+        let stats = self.clients[client as usize].view.node(server).stats();
+        stats.told(&self.report_read, Timestamp::from_nanos(self.now));
+    }
+
+    fn said(&self, server: u32) -> Said {
+        let held = self.queue(server) as u32;
+        let estimator = self.servers[server as usize].estimator.as_ref();
+        let now = Timestamp::from_nanos(self.now);
+        let latency = estimator.and_then(|estimator| estimator.estimate(held, now));
+        Said {
+            held,
+            micros: latency.map_or(0, |latency| latency.as_micros() as u32),
+        }
+    }
+
+    fn write_report(&mut self, said: Said) {
+        let metrics = &mut self.report_read.named_metrics;
+        let held = metrics.entry(LoadReport::IN_FLIGHT.to_owned());
+        *held.or_default() = f64::from(said.held);
+        let latency = metrics.entry(LoadReport::LATENCY_MS.to_owned());
+        *latency.or_default() = f64::from(said.micros) / 1e3;
     }
 
     fn pick(&mut self, client: u32) -> Option<u32> {
@@ -278,6 +375,7 @@ impl<'a> Simulation<'a> {
 
     fn received(&mut self, call: u32) {
         let server = self.calls[call as usize].server;
+        self.calls[call as usize].came = (self.now, self.queue(server) as u32);
         let state = &mut self.servers[server as usize];
         if state.busy == self.fleet.workers {
             state.waiting.push_back(call);
@@ -320,7 +418,16 @@ impl<'a> Simulation<'a> {
             Some(next) => self.work(next),
             None => state.busy -= 1,
         }
-        self.calls[call as usize].held = self.queue(server) as u32;
+        let (came, beside) = self.calls[call as usize].came;
+        let (fails, now) = (self.fails(server), Timestamp::from_nanos(self.now));
+        if let Some(estimator) = &mut self.servers[server as usize].estimator
+            && !fails
+        {
+            estimator.record(beside, Duration::from_nanos(self.now - came), now);
+        }
+        if self.reports {
+            self.calls[call as usize].said = self.said(server);
+        }
         let at = self.after(self.one_way());
         self.events.push(at, Event::Answered { call });
     }
@@ -348,17 +455,15 @@ impl<'a> Simulation<'a> {
             return;
         }
         let took = self.now - call.sent;
-        if let Some(client) = self.clients.get(call.client as usize) {
-            let stats = client.view.node(call.server).stats();
+        let (client, server, sent, said) = (call.client, call.server, call.sent, call.said);
+        if self.reports {
+            self.write_report(said);
+        }
+        if let Some(client) = self.clients.get(client as usize) {
+            let stats = client.view.node(server).stats();
             let (latency, now) = (Duration::from_nanos(took), Timestamp::from_nanos(self.now));
             if self.reports && outcome.is_answer() {
-                let held = self
-                    .said
-                    .named_metrics
-                    .entry(LoadReport::IN_FLIGHT.to_owned())
-                    .or_default();
-                *held = f64::from(call.held);
-                stats.reported(&self.said, now);
+                stats.reported(&self.report_read, now);
             }
             stats.end(self.lease.slot(), outcome);
             if outcome.is_answer() {
@@ -368,8 +473,8 @@ impl<'a> Simulation<'a> {
                 stats.cost(latency, outcome.is_failure(), now);
             }
         }
-        if call.sent as f64 >= self.fleet.warm_up_seconds * SECOND {
-            self.report.add(call.server, took, outcome);
+        if sent as f64 >= self.fleet.warm_up_seconds * SECOND {
+            self.report.add(server, took, outcome);
         }
     }
 
