@@ -6,18 +6,29 @@
 //!
 //! Without `--scenario`, all of S1 to S8; without `--strategy`, all. `--fleet FILE` is a fleet of
 //! yours in TOML, with the fields of [`Fleet`]. All three may be repeated.
+//!
+//! `--csv FILE` writes a line for each run, `--pictures FOLDER` two pictures for each fleet: how long
+//! calls took, and what the servers held under the last strategy. `--table FILE` writes one table of
+//! all fleets into a document, between the lines `<!-- table -->` and `<!-- end of table -->`.
 
 use std::error::Error;
-use std::fs::read_to_string;
+use std::fmt::Write as _;
+use std::fs::{create_dir_all, read_to_string, write};
+use std::io::{IsTerminal as _, stderr};
 use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
 
-use waypost::sim::{Fleet, Rule, run, table};
-use waypost::strategy::{Adaptive, LeastConn, P2c, Prequal, Random, RoundRobin};
+use waypost::sim::{Fleet, Report, Rule, csv, latency_picture, load_picture, run, table};
+use waypost::strategy::{
+    Adaptive, LeastConn, LoadWeighted, P2c, Prequal, Random, RoundRobin, SmoothWeighted,
+};
 
 const SCENARIOS: [&str; 8] = ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8"];
-const STRATEGIES: [&str; 9] = [
+const STRATEGIES: [&str; 11] = [
     "random",
     "round-robin",
+    "smooth-weighted",
+    "load-weighted",
     "least-conn",
     "p2c",
     "p2c-peak-ewma",
@@ -27,60 +38,171 @@ const STRATEGIES: [&str; 9] = [
     "oracle-jsq",
 ];
 
+const BEGIN: &str = "<!-- table -->\n";
+const END: &str = "<!-- end of table -->";
+
+/// The reports of one fleet, by strategy.
+type Rows = Vec<(String, Vec<Report>)>;
+
+#[derive(Default)]
+struct Asked {
+    fleets: Vec<(String, Fleet)>,
+    strategies: Vec<String>,
+    seeds: Option<NonZeroU64>,
+    csv: Option<PathBuf>,
+    pictures: Option<PathBuf>,
+    table: Option<PathBuf>,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let (mut fleets, mut strategies, mut seeds) = (Vec::new(), Vec::new(), 1_u64);
+    let asked = asked()?;
+    let mut all = Vec::new();
+    for (name, fleet) in &asked.fleets {
+        let rows = simulate(name, fleet, &asked)?;
+        println!("{name}, {} seeds\n\n{}", asked.seeds(), table(&rows));
+        if let Some(folder) = &asked.pictures {
+            draw(folder, name, &rows)?;
+        }
+        all.push((name.clone(), rows));
+    }
+    if let Some(file) = &asked.csv {
+        let named = |(fleet, rows): &(String, Rows)| {
+            let row = |(name, reports): &(String, Vec<Report>)| {
+                (format!("{fleet} {name}"), reports.clone())
+            };
+            rows.iter().map(row).collect::<Rows>()
+        };
+        write(file, csv(&all.iter().flat_map(named).collect::<Rows>()))?;
+    }
+    if let Some(file) = &asked.table {
+        let text = read_to_string(file)?;
+        let cut = text.split_once(BEGIN);
+        let cut = cut.and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
+        let (head, tail) = cut.ok_or("the document has no place for a table")?;
+        write(file, format!("{head}{BEGIN}\n{}\n{END}{tail}", wide(&all)))?;
+    }
+    Ok(())
+}
+
+fn asked() -> Result<Asked, Box<dyn Error>> {
+    let mut asked = Asked::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
         let value = arguments
             .next()
             .ok_or_else(|| format!("`{flag}` needs a value"))?;
         match flag.as_str() {
-            "--scenario" => fleets.push((value.clone(), named(&value)?)),
-            "--strategy" => strategies.push(value),
-            "--fleet" => fleets.push((value.clone(), Fleet::from_toml(&read_to_string(&value)?)?)),
+            "--scenario" => asked.fleets.push((value.clone(), named(&value)?)),
+            "--strategy" => asked.strategies.push(value),
+            "--fleet" => {
+                let fleet = Fleet::from_toml(&read_to_string(&value)?)?;
+                let name = Path::new(&value).file_stem().unwrap_or_default();
+                asked.fleets.push((name.to_string_lossy().into(), fleet));
+            }
             "--seeds" => {
-                seeds = value
-                    .parse::<NonZeroU64>()
-                    .map_err(|error| format!("--seeds: {error}"))?
-                    .get();
+                let seeds = value.parse().map_err(|error| format!("--seeds: {error}"))?;
+                asked.seeds = Some(seeds);
             }
+            "--csv" => asked.csv = Some(value.into()),
+            "--pictures" => asked.pictures = Some(value.into()),
+            "--table" => asked.table = Some(value.into()),
             _ => {
-                return Err(format!(
-                    "`{flag}` is none of --scenario, --fleet, --strategy, --seeds"
-                )
-                .into());
+                let known = "--scenario, --fleet, --strategy, --seeds, --csv, --pictures, --table";
+                return Err(format!("`{flag}` is none of {known}").into());
             }
         }
     }
-    if fleets.is_empty() {
+    if asked.fleets.is_empty() {
         for name in SCENARIOS {
-            fleets.push((name.to_owned(), named(name)?));
+            asked.fleets.push((name.to_owned(), named(name)?));
         }
     }
-    if strategies.is_empty() {
-        strategies.extend(STRATEGIES.map(String::from));
+    if asked.strategies.is_empty() {
+        asked.strategies.extend(STRATEGIES.map(String::from));
     }
-    for (scenario, fleet) in &fleets {
-        let mut rows = Vec::new();
-        for strategy in &strategies {
-            let rule = rule(strategy)?;
-            eprintln!("{scenario} {strategy}: {seeds} seeds");
-            // Which lives on probes, and has three for each call.
-            let probes = if strategy == "prequal" {
-                3.0
-            } else {
-                fleet.probes
-            };
-            let fleet = Fleet {
-                probes,
-                ..fleet.clone()
-            };
-            let reports = (1..=seeds).map(|seed| run(&fleet, &rule, seed));
-            rows.push((strategy.clone(), reports.collect::<Result<_, _>>()?));
+    Ok(asked)
+}
+
+impl Asked {
+    fn seeds(&self) -> u64 {
+        self.seeds.map_or(1, NonZeroU64::get)
+    }
+}
+
+fn simulate(name: &str, fleet: &Fleet, asked: &Asked) -> Result<Rows, Box<dyn Error>> {
+    let mut rows = Vec::new();
+    for strategy in &asked.strategies {
+        let rule = rule(strategy)?;
+        // Which lives on probes, and has three for each call.
+        let probes = if strategy == "prequal" {
+            3.0
+        } else {
+            fleet.probes
+        };
+        let fleet = Fleet {
+            probes,
+            ..fleet.clone()
+        };
+        let mut reports = Vec::new();
+        for seed in 1..=asked.seeds() {
+            if stderr().is_terminal() {
+                eprint!(
+                    "\r\x1b[K{name} {strategy}: seed {seed} of {}",
+                    asked.seeds()
+                );
+            }
+            reports.push(run(&fleet, &rule, seed)?);
         }
-        println!("{scenario}, {seeds} seeds\n\n{}", table(&rows));
+        rows.push((strategy.clone(), reports));
+    }
+    if stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+    Ok(rows)
+}
+
+fn draw(folder: &Path, name: &str, rows: &Rows) -> Result<(), Box<dyn Error>> {
+    create_dir_all(folder)?;
+    let picture = latency_picture(&format!("{name}: how long calls took"), rows)?;
+    write(folder.join(format!("{name}-latency.svg")), picture)?;
+    if let Some((strategy, reports)) = rows.last()
+        && let Some(report) = reports.last()
+    {
+        let picture = load_picture(&format!("{name}: calls at the servers, {strategy}"), report)?;
+        write(folder.join(format!("{name}-load.svg")), picture)?;
     }
     Ok(())
+}
+
+/// One row for each strategy, and of each fleet the mean and the 99th percentile; errors where there
+/// are any.
+fn wide(all: &[(String, Rows)]) -> String {
+    let mut text = String::from("| strategy |");
+    for (name, _) in all {
+        let _ = write!(text, " {name} |");
+    }
+    text.push_str("\n| --- |");
+    text.push_str(&" --- |".repeat(all.len()));
+    let strategies = all.first().map_or(0, |(_, rows)| rows.len());
+    for at in 0..strategies {
+        let _ = write!(text, "\n| {} |", all[0].1[at].0);
+        for (_, rows) in all {
+            let reports = &rows[at].1;
+            let mean =
+                |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+            let (times, errors) = (
+                (mean(|it| it.mean_ms), mean(|it| it.p99_ms)),
+                mean(Report::error_share) * 100.0,
+            );
+            let _ = write!(text, " {:.1} / {:.0}", times.0, times.1);
+            if errors > 0.0 {
+                let _ = write!(text, " ({errors:.3} %)");
+            }
+            text.push_str(" |");
+        }
+    }
+    text.push('\n');
+    text
 }
 
 fn named(name: &str) -> Result<Fleet, String> {
@@ -91,6 +213,8 @@ fn rule(name: &str) -> Result<Rule, String> {
     Ok(match name {
         "random" => Rule::of(Random::new()),
         "round-robin" => Rule::of(RoundRobin::new()),
+        "smooth-weighted" => Rule::of(SmoothWeighted::new()),
+        "load-weighted" => Rule::of(LoadWeighted::new()),
         "least-conn" => Rule::of(LeastConn::new()),
         "p2c" => Rule::of(P2c::new()),
         "p2c-peak-ewma" => Rule::of(P2c::peak_ewma()),

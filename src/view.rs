@@ -297,6 +297,11 @@ impl View {
 
 #[cfg(feature = "sim")]
 impl View {
+    /// The same nodes with the same stats, but only those at these positions, which ascend.
+    pub(crate) fn of_some(&self, positions: &[NodeIndex]) -> Self {
+        Self::new(self.roster.reordered(positions), 0..positions.len())
+    }
+
     /// Counts a call to that node from now on, without a balancer's guard.
     pub(crate) fn begin(&self, index: NodeIndex, slot: crate::sync::Slot) {
         self.roster.counters.begin(self.start + index, slot);

@@ -1,6 +1,9 @@
 //! The simulator against closed forms and published experiments.
 
-use waypost::sim::{Antagonist, Estimate, Fleet, Report, Rule, Service, Slow, run};
+use waypost::sim::{
+    Antagonist, Deploy, Estimate, Fleet, Report, Rule, Service, Slow, csv, latency_picture,
+    load_picture, run,
+};
 use waypost::strategy::{Adaptive, LeastConn, P2c, Prequal, Random, RoundRobin};
 
 fn simulate(fleet: &Fleet, rule: &Rule, seed: u64) -> Report {
@@ -286,4 +289,142 @@ fn a_latency_by_load_is_steady_where_a_mean_oscillates() {
     let (by_load, of_last) = (mean(Estimate::ByLoad), mean(Estimate::OfLast));
     assert!(by_load < 20.0, "{by_load}");
     assert!(of_last > 3.0 * by_load, "{of_last} {by_load}");
+}
+
+/// Twenty servers leave one after the other, and calls go to the others: a strategy that heard of it
+/// loses none, and its calls take as long as on nineteen.
+#[test]
+fn a_rolling_deploy_costs_what_the_server_that_is_away_would_have_done() {
+    let fleet = |deploy, load| Fleet {
+        clients: 5,
+        servers: 20,
+        load,
+        seconds: 12.0,
+        warm_up_seconds: 2.0,
+        deploy,
+        ..Fleet::default()
+    };
+    let deploy = Deploy {
+        from_seconds: 2.0,
+        every_seconds: 0.5,
+        away_seconds: 0.5,
+        cold_seconds: 0.0,
+        cold_factor: 1.0,
+    };
+    let mean = |fleet: &Fleet| {
+        let report = simulate(fleet, &Rule::of(LeastConn::new()), 1);
+        assert_eq!(report.failed, 0);
+        report.mean_ms
+    };
+    let during = mean(&fleet(Some(deploy), 0.9));
+    let beside = mean(&fleet(None, 0.9 * 20.0 / 19.0));
+    // One that comes back empty is not as even as one that was there.
+    assert!((during / beside - 1.0).abs() < 0.1, "{during} {beside}");
+    assert!(mean(&fleet(None, 0.9)) < during);
+
+    let cold = Deploy {
+        cold_seconds: 2.0,
+        cold_factor: 5.0,
+        ..deploy
+    };
+    let cold = mean(&fleet(Some(cold), 0.7));
+    let warm = mean(&fleet(Some(deploy), 0.7));
+    assert!(cold > 1.2 * warm, "{cold} {warm}");
+}
+
+#[test]
+fn the_last_server_stays_whatever_the_plan() {
+    let deploy = Deploy {
+        from_seconds: 0.5,
+        every_seconds: 0.1,
+        away_seconds: 60.0,
+        cold_seconds: 0.0,
+        cold_factor: 1.0,
+    };
+    let fleet = Fleet {
+        clients: 2,
+        servers: 3,
+        load: 0.2,
+        seconds: 4.0,
+        warm_up_seconds: 2.0,
+        deploy: Some(deploy),
+        ..Fleet::default()
+    };
+    for rule in [
+        Rule::of(P2c::new()),
+        Rule::of(Prequal::new()),
+        Rule::Oracle(2),
+        Rule::Shortest,
+    ] {
+        let report = simulate(&fleet, &rule, 1);
+        assert!(report.calls > 100, "{rule:?}");
+        assert_eq!(report.by_server, [0, 0, report.calls], "{rule:?}");
+    }
+}
+
+#[test]
+fn reports_are_told_as_csv_and_as_pictures() {
+    let fleet = Fleet {
+        clients: 3,
+        servers: 4,
+        seconds: 3.0,
+        warm_up_seconds: 1.0,
+        ..Fleet::default()
+    };
+    let reports = [1, 2].map(|seed| simulate(&fleet, &Rule::of(P2c::new()), seed));
+    let samples = reports[0].load_over_time();
+    assert_eq!(samples.len(), 201);
+    assert!(
+        samples
+            .iter()
+            .all(|sample| sample.calls.len() == 4 && sample.calls.is_sorted())
+    );
+    assert!((samples[200].seconds - 3.0).abs() < 1e-9);
+
+    let rows = [("p2c, \"here\"".to_owned(), reports.to_vec())];
+    let lines = csv(&rows);
+    let mut lines = lines.lines();
+    let names = lines.next().expect("there are names");
+    assert_eq!(
+        names,
+        "strategy,seed,calls,failed,mean_ms,p50_ms,p99_ms,p999_ms"
+    );
+    for (seed, report) in (1..).zip(&reports) {
+        let line = lines.next().expect("there is a line for each");
+        let rest = line
+            .strip_prefix("\"p2c, \"\"here\"\"\",")
+            .expect("it is quoted");
+        let numbers: Vec<f64> = rest.split(',').map(|it| it.parse().unwrap()).collect();
+        let (calls, failed) = (report.calls as f64, report.failed as f64);
+        let (mean, p50) = (report.mean_ms, report.p50_ms);
+        let expected = [
+            seed.into(),
+            calls,
+            failed,
+            mean,
+            p50,
+            report.p99_ms,
+            report.p999_ms,
+        ];
+        assert_eq!(numbers, expected.map(|it: f64| it), "{line}");
+    }
+
+    let latency = latency_picture("calls & times", &rows).expect("there are calls");
+    let load = load_picture("load", &reports[0]).expect("there was time");
+    for (svg, words) in [
+        (
+            &latency,
+            [
+                "milliseconds",
+                "calls that took longer",
+                "calls &amp; times",
+            ],
+        ),
+        (&load, ["seconds", "calls at a server", "fullest"]),
+    ] {
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+        assert!(words.iter().all(|word| svg.contains(word)), "{svg}");
+        assert!(svg.len() < 60_000, "{}", svg.len());
+    }
+    assert!(latency_picture("nothing", &[]).is_err());
 }

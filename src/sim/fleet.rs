@@ -8,7 +8,7 @@ use crate::error::Error;
 ///
 /// Calls arrive by Poisson's law, each at a client drawn at random. A slowed
 /// server takes longer for calls that it begins then; those it has begun keep
-/// their time. There are no retries, and the set does not change.
+/// their time. There are no retries, and the set changes by a [`Deploy`] only.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fleet {
@@ -38,6 +38,8 @@ pub struct Fleet {
     pub antagonist: Option<Antagonist>,
     /// More calls from time to time.
     pub burst: Option<Burst>,
+    /// Servers that are replaced one after the other.
+    pub deploy: Option<Deploy>,
     /// The first server fails each call after so many milliseconds of work.
     pub failing_ms: Option<f64>,
     /// Whether servers say, with each answer, how busy they are.
@@ -87,6 +89,29 @@ pub struct Burst {
     pub period_seconds: f64,
 }
 
+/// One server after the other leaves, and is back: a rolling deploy. Clients hear of both at once; a
+/// server that leaves finishes what it has, and one that is back is slow for a while.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deploy {
+    /// When the first leaves, in seconds.
+    pub from_seconds: f64,
+    /// When the next one does after that.
+    pub every_seconds: f64,
+    /// How long one is away.
+    pub away_seconds: f64,
+    /// For how long it is slow when it is back: caches are cold, code is not compiled.
+    #[serde(default)]
+    pub cold_seconds: f64,
+    /// How many times longer it takes then.
+    #[serde(default = "one")]
+    pub cold_factor: f64,
+}
+
+const fn one() -> f64 {
+    1.0
+}
+
 impl Default for Fleet {
     /// 100 clients and 100 servers of 4 workers at 70 %, 10 ms a call, .5 ms
     /// there and back, for 40 s of which 8 are not counted.
@@ -105,6 +130,7 @@ impl Default for Fleet {
             slow: None,
             antagonist: None,
             burst: None,
+            deploy: None,
             failing_ms: None,
             reports: true,
             probes: 0.0,
@@ -222,6 +248,13 @@ impl Fleet {
             above_zero.push(("fleet.antagonist.factor", antagonist.factor));
             above_zero.push(("fleet.antagonist.slow_seconds", antagonist.slow_seconds));
             above_zero.push(("fleet.antagonist.quiet_seconds", antagonist.quiet_seconds));
+        }
+        if let Some(deploy) = &self.deploy {
+            from_zero.push(("fleet.deploy.from_seconds", deploy.from_seconds));
+            from_zero.push(("fleet.deploy.cold_seconds", deploy.cold_seconds));
+            above_zero.push(("fleet.deploy.every_seconds", deploy.every_seconds));
+            above_zero.push(("fleet.deploy.away_seconds", deploy.away_seconds));
+            above_zero.push(("fleet.deploy.cold_factor", deploy.cold_factor));
         }
         if let Some(burst) = &self.burst {
             above_zero.push(("fleet.burst.seconds", burst.seconds));

@@ -26,13 +26,15 @@
 
 mod estimate;
 mod fleet;
+mod picture;
 mod queue;
 mod report;
 mod run;
 mod service;
 
 pub use estimate::Estimate;
-pub use fleet::{Antagonist, Burst, Fleet, Slow};
-pub use report::{Report, table};
+pub use fleet::{Antagonist, Burst, Deploy, Fleet, Slow};
+pub use picture::{latency_picture, load_picture};
+pub use report::{LoadSample, Report, csv, table};
 pub use run::{Rule, run};
 pub use service::Service;

@@ -26,6 +26,18 @@ pub struct Report {
     pub events: u64,
     #[serde(skip)]
     latencies: Vec<u64>,
+    #[serde(skip)]
+    samples: Vec<LoadSample>,
+}
+
+/// What the servers held at one moment.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct LoadSample {
+    /// When, from the beginning of the simulation on.
+    pub seconds: f64,
+    /// The calls at each server, waiting ones too, ascending.
+    pub calls: Vec<u32>,
 }
 
 impl Report {
@@ -40,6 +52,7 @@ impl Report {
             by_server: vec![0; servers as usize],
             events: 0,
             latencies: Vec::new(),
+            samples: Vec::new(),
         }
     }
 
@@ -48,6 +61,17 @@ impl Report {
         self.failed += u64::from(outcome.is_failure());
         self.by_server[server as usize] += 1;
         self.latencies.push(nanos);
+    }
+
+    pub(super) fn sample(&mut self, seconds: f64, mut calls: Vec<u32>) {
+        calls.sort_unstable();
+        self.samples.push(LoadSample { seconds, calls });
+    }
+
+    /// What the servers held, at two hundred moments from the beginning to the end.
+    #[must_use]
+    pub fn load_over_time(&self) -> &[LoadSample] {
+        &self.samples
     }
 
     pub(super) fn close(&mut self) {
@@ -94,6 +118,36 @@ pub fn table(rows: &[(String, Vec<Report>)]) -> String {
         let errors = cell(|report| report.error_share() * 100.0);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "| {name} | {mean} | {p99} | {p999} | {errors} |");
+    }
+    text
+}
+
+/// One line for each report, under a line of names: what spreadsheets and plotters read.
+#[must_use]
+pub fn csv(rows: &[(String, Vec<Report>)]) -> String {
+    let mut text = String::from("strategy,seed,calls,failed,mean_ms,p50_ms,p99_ms,p999_ms\n");
+    for (name, reports) in rows {
+        // As RFC 4180 has it, for names of files.
+        let name = if name.contains([',', '"', '\n']) {
+            format!("\"{}\"", name.replace('"', "\"\""))
+        } else {
+            name.clone()
+        };
+        for (seed, report) in (1..).zip(reports) {
+            let Report {
+                calls,
+                failed,
+                mean_ms,
+                p50_ms,
+                p99_ms,
+                p999_ms,
+                ..
+            } = report;
+            let _ = writeln!(
+                text,
+                "{name},{seed},{calls},{failed},{mean_ms},{p50_ms},{p99_ms},{p999_ms}"
+            );
+        }
     }
     text
 }

@@ -79,6 +79,13 @@ enum Event {
     Flip {
         server: u32,
     },
+    Leaves {
+        server: u32,
+    },
+    Back {
+        server: u32,
+    },
+    Sample,
 }
 
 /// What a server says of itself.
@@ -91,6 +98,9 @@ struct Said {
 }
 
 struct Client {
+    /// Of every server, those too that are away.
+    all: View,
+    /// Of those that are up.
     view: View,
     picker: BoxPicker,
     context: PickContext<'static>,
@@ -101,6 +111,8 @@ struct Server {
     waiting: VecDeque<u32>,
     busy: u32,
     disturbed: bool,
+    /// Until when it is slow after it was away.
+    cold_until: u64,
     /// Where reports are read.
     estimator: Option<Estimator>,
 }
@@ -126,6 +138,8 @@ struct Simulation<'a> {
     events: Queue<Event>,
     clients: Vec<Client>,
     servers: Vec<Server>,
+    /// Those that are up, ascending.
+    up: Vec<u32>,
     calls: Vec<Call>,
     free: Vec<u32>,
     made: u64,
@@ -138,6 +152,9 @@ struct Simulation<'a> {
     /// The report under way, used again for each.
     report_read: LoadReport,
 }
+
+/// Moments at which the servers' load is taken down: as many as a picture shows.
+const SAMPLES: u32 = 200;
 
 const SECOND: f64 = 1e9;
 const MILLISECOND: f64 = 1e6;
@@ -160,6 +177,7 @@ impl<'a> Simulation<'a> {
                 Client {
                     picker: strategy.build(&view),
                     context: PickContext::new(own, cursor, &PickOptions::ANY),
+                    all: view.clone(),
                     view,
                 }
             }));
@@ -178,6 +196,7 @@ impl<'a> Simulation<'a> {
             events: Queue::new(),
             clients,
             servers: (0..fleet.servers).map(server).collect(),
+            up: (0..fleet.servers).collect(),
             calls: Vec::new(),
             free: Vec::new(),
             made: 0,
@@ -197,8 +216,19 @@ impl<'a> Simulation<'a> {
                 self.events.push(first as u64, Event::Flip { server });
             }
         }
-        // What comes after the last arrival and answer are antagonists only.
+        if let Some(deploy) = &self.fleet.deploy {
+            for server in 0..self.fleet.servers {
+                let after = deploy.every_seconds * f64::from(server);
+                let at = (deploy.from_seconds + after) * SECOND;
+                self.events.push(at as u64, Event::Leaves { server });
+            }
+        }
+        // What comes after the last arrival and answer is of no interest.
         let end = self.end();
+        for sample in 0..=SAMPLES {
+            let at = end as f64 / f64::from(SAMPLES) * f64::from(sample);
+            self.events.push(at as u64, Event::Sample);
+        }
         while let Some((at, event)) = self.events.pop() {
             self.now = at;
             self.report.events += 1;
@@ -215,7 +245,10 @@ impl<'a> Simulation<'a> {
                 } => self.told(client, server, said),
                 Event::Timeout { call, number } => self.timeout(call, number),
                 Event::Flip { server } if at < end => self.flip(server),
-                Event::Flip { .. } => {}
+                Event::Leaves { server } if at < end => self.leaves(server),
+                Event::Flip { .. } | Event::Leaves { .. } => {}
+                Event::Back { server } => self.back(server),
+                Event::Sample => self.sample(),
             }
         }
         self.report.close();
@@ -286,7 +319,7 @@ impl<'a> Simulation<'a> {
         self.owed += self.fleet.probes;
         while self.owed >= 1.0 {
             self.owed -= 1.0;
-            let server = self.rng.below(self.fleet.servers);
+            let server = self.up[self.rng.below(self.up.len() as u32) as usize];
             self.events.push(at, Event::Asked { client, server });
         }
     }
@@ -304,7 +337,7 @@ impl<'a> Simulation<'a> {
 
     fn told(&mut self, client: u32, server: u32, said: Said) {
         self.write_report(said);
-        let stats = self.clients[client as usize].view.node(server).stats();
+        let stats = self.clients[client as usize].all.node(server).stats();
         stats.told(&self.report_read, Timestamp::from_nanos(self.now));
     }
 
@@ -328,23 +361,25 @@ impl<'a> Simulation<'a> {
     }
 
     fn pick(&mut self, client: u32) -> Option<u32> {
-        let servers = self.fleet.servers;
+        let up = &self.up;
+        let servers = up.len() as u32;
         match self.rule {
             Rule::Of(_) => {
                 let Client {
                     view,
                     picker,
                     context,
+                    ..
                 } = &mut self.clients[client as usize];
                 context.set_now(Timestamp::from_nanos(self.now));
                 let server = picker.pick(context).filter(|&index| index < servers)?;
                 view.begin(server, self.lease.slot());
-                Some(server)
+                Some(up[server as usize])
             }
             Rule::Oracle(choices) => {
                 let mut drawn = Vec::with_capacity(*choices as usize);
                 while drawn.len() < (*choices).clamp(1, servers) as usize {
-                    let server = self.rng.below(servers);
+                    let server = up[self.rng.below(servers) as usize];
                     if !drawn.contains(&server) {
                         drawn.push(server);
                     }
@@ -352,8 +387,8 @@ impl<'a> Simulation<'a> {
                 drawn.into_iter().min_by_key(|&server| self.queue(server))
             }
             Rule::Shortest => {
-                let first = self.rng.below(servers);
-                let all = (first..servers).chain(0..first);
+                let (before, from) = up.split_at(self.rng.below(servers) as usize);
+                let all = from.iter().chain(before).copied();
                 all.min_by_key(|&server| self.queue(server))
             }
         }
@@ -408,7 +443,11 @@ impl<'a> Simulation<'a> {
         });
         let antagonist = self.fleet.antagonist;
         let antagonist = antagonist.filter(|_| self.servers[server as usize].disturbed);
-        slow.map_or(1.0, |slow| slow.factor) * antagonist.map_or(1.0, |other| other.factor)
+        let cold = self.fleet.deploy;
+        let cold = cold.filter(|_| self.now < self.servers[server as usize].cold_until);
+        slow.map_or(1.0, |slow| slow.factor)
+            * antagonist.map_or(1.0, |other| other.factor)
+            * cold.map_or(1.0, |deploy| deploy.cold_factor)
     }
 
     fn done(&mut self, call: u32) {
@@ -460,7 +499,7 @@ impl<'a> Simulation<'a> {
             self.write_report(said);
         }
         if let Some(client) = self.clients.get(client as usize) {
-            let stats = client.view.node(server).stats();
+            let stats = client.all.node(server).stats();
             let (latency, now) = (Duration::from_nanos(took), Timestamp::from_nanos(self.now));
             if self.reports && outcome.is_answer() {
                 stats.reported(&self.report_read, now);
@@ -476,6 +515,44 @@ impl<'a> Simulation<'a> {
         if sent as f64 >= self.fleet.warm_up_seconds * SECOND {
             self.report.add(server, took, outcome);
         }
+    }
+
+    fn leaves(&mut self, server: u32) {
+        let Some(deploy) = self.fleet.deploy else {
+            return;
+        };
+        // The last one stays, whatever the plan: somebody has to answer.
+        if self.up.len() > 1 {
+            self.up.retain(|&up| up != server);
+            self.tell_clients();
+            let at = self.after(deploy.away_seconds * SECOND);
+            self.events.push(at, Event::Back { server });
+        }
+    }
+
+    fn back(&mut self, server: u32) {
+        let cold = self.fleet.deploy.map_or(0.0, |deploy| deploy.cold_seconds);
+        self.servers[server as usize].cold_until = self.after(cold * SECOND);
+        let at = self.up.partition_point(|&up| up < server);
+        self.up.insert(at, server);
+        self.tell_clients();
+    }
+
+    /// As a balancer would: a view of those that are up, and the picker for it.
+    fn tell_clients(&mut self) {
+        let Rule::Of(strategy) = self.rule else {
+            return;
+        };
+        for client in &mut self.clients {
+            client.view = client.all.of_some(&self.up);
+            client.picker = strategy.rebuild(&client.view, &*client.picker);
+        }
+    }
+
+    fn sample(&mut self) {
+        let calls = (0..self.fleet.servers).map(|server| self.queue(server) as u32);
+        let calls = calls.collect();
+        self.report.sample(self.now as f64 / SECOND, calls);
     }
 
     fn flip(&mut self, server: u32) {
