@@ -10,15 +10,18 @@
 //! `--csv FILE` writes a line for each run, `--pictures FOLDER` two pictures for each fleet: how long
 //! calls took, and what the servers held under the last strategy. `--table FILE` writes one table of
 //! all fleets into a document, between the lines `<!-- table -->` and `<!-- end of table -->`.
+//!
+//! `--replay FILE` takes the calls of a real client, as a [`Recorder`](waypost::sim::Recorder) wrote
+//! them, and tells what the strategies would have made of them.
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::fs::{create_dir_all, read_to_string, write};
-use std::io::{IsTerminal as _, stderr};
+use std::fs::{File, create_dir_all, read_to_string, write};
+use std::io::{BufReader, IsTerminal as _, stderr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use waypost::sim::{Fleet, Report, Rule, csv, latency_picture, load_picture, run, table};
+use waypost::sim::{Fleet, Report, Rule, Trace, csv, latency_picture, load_picture, run, table};
 use waypost::strategy::{
     Adaptive, LeastConn, LoadWeighted, P2c, Prequal, Random, RoundRobin, SmoothWeighted,
 };
@@ -52,10 +55,14 @@ struct Asked {
     csv: Option<PathBuf>,
     pictures: Option<PathBuf>,
     table: Option<PathBuf>,
+    replay: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let asked = asked()?;
+    if let Some(file) = &asked.replay {
+        return replay(file, &asked);
+    }
     let mut all = Vec::new();
     for (name, fleet) in &asked.fleets {
         let rows = simulate(name, fleet, &asked)?;
@@ -106,8 +113,10 @@ fn asked() -> Result<Asked, Box<dyn Error>> {
             "--csv" => asked.csv = Some(value.into()),
             "--pictures" => asked.pictures = Some(value.into()),
             "--table" => asked.table = Some(value.into()),
+            "--replay" => asked.replay = Some(value.into()),
             _ => {
-                let known = "--scenario, --fleet, --strategy, --seeds, --csv, --pictures, --table";
+                let known = "--scenario, --fleet, --strategy, --seeds, --csv, --pictures, --table, \
+                             --replay";
                 return Err(format!("`{flag}` is none of {known}").into());
             }
         }
@@ -159,6 +168,44 @@ fn simulate(name: &str, fleet: &Fleet, asked: &Asked) -> Result<Rows, Box<dyn Er
         eprint!("\r\x1b[K");
     }
     Ok(rows)
+}
+
+/// Those strategies that need no more than one client sees.
+fn replay(file: &Path, asked: &Asked) -> Result<(), Box<dyn Error>> {
+    let trace = Trace::read(BufReader::new(File::open(file)?))?;
+    let mut rows = vec![("as it was".to_owned(), vec![trace.recorded()])];
+    for strategy in asked
+        .strategies
+        .iter()
+        .filter(|it| !it.starts_with("oracle"))
+    {
+        let rule = rule(strategy)?;
+        let reports = (1..=asked.seeds()).map(|seed| trace.replay(&rule, seed));
+        rows.push((strategy.clone(), reports.collect::<Result<_, _>>()?));
+    }
+    println!("{}", table(&rows));
+    println!("Shares of the calls in %:\n");
+    let ids: Vec<String> = trace.endpoints().map(ToString::to_string).collect();
+    println!(
+        "| strategy | {} |\n| --- |{}",
+        ids.join(" | "),
+        " --- |".repeat(ids.len())
+    );
+    for (name, reports) in &rows {
+        let calls: u64 = reports.iter().map(|report| report.calls).sum();
+        let share = |at: usize| {
+            let own: u64 = reports.iter().map(|report| report.by_server[at]).sum();
+            format!("{:.1}", own as f64 / calls as f64 * 100.0)
+        };
+        let shares: Vec<String> = (0..ids.len()).map(share).collect();
+        println!("| {name} | {} |", shares.join(" | "));
+    }
+    if let Some(folder) = &asked.pictures {
+        create_dir_all(folder)?;
+        let picture = latency_picture("how long calls took, and would have", &rows)?;
+        write(folder.join("replay-latency.svg"), picture)?;
+    }
+    Ok(())
 }
 
 fn draw(folder: &Path, name: &str, rows: &Rows) -> Result<(), Box<dyn Error>> {

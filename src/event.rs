@@ -1,6 +1,7 @@
 //! What those who watch a balancer are told.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, ServiceName};
@@ -197,6 +198,16 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
     fn scope(&self, service: &ServiceName, method: &str) -> Option<Box<dyn CallScope>> {
         let _ = (service, method);
         None
+    }
+}
+
+impl<T: Observer + ?Sized> Observer for Arc<T> {
+    fn call(&self, service: &ServiceName, event: CallEvent<'_>) {
+        (**self).call(service, event);
+    }
+
+    fn scope(&self, service: &ServiceName, method: &str) -> Option<Box<dyn CallScope>> {
+        (**self).scope(service, method)
     }
 }
 

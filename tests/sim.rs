@@ -1,7 +1,7 @@
 //! The simulator against closed forms and published experiments.
 
 use waypost::sim::{
-    Antagonist, Deploy, Estimate, Fleet, Report, Rule, Service, Slow, csv, latency_picture,
+    Antagonist, Deploy, Estimate, Fleet, Report, Rule, Service, Slow, Trace, csv, latency_picture,
     load_picture, run,
 };
 use waypost::strategy::{Adaptive, LeastConn, P2c, Prequal, Random, RoundRobin};
@@ -427,4 +427,138 @@ fn reports_are_told_as_csv_and_as_pictures() {
         assert!(svg.len() < 60_000, "{}", svg.len());
     }
     assert!(latency_picture("nothing", &[]).is_err());
+}
+
+// ---- traces -------------------------------------------------------------------
+
+fn line(at_ms: f64, endpoint: &str, took_ms: f64, failed: bool) -> String {
+    format!(
+        "{{\"at_ms\":{at_ms},\"endpoint\":\"{endpoint}\",\"took_ms\":{took_ms},\"failed\":{failed}}}\n"
+    )
+}
+
+/// Round robin over a quick and a slow one, a call every 10 ms; the slow one fails at the end.
+fn recorded() -> Trace {
+    let calls = (0..1_000).map(|call| {
+        let at = f64::from(call) * 10.0;
+        if call % 2 == 0 {
+            line(at, "quick", 5.0, false)
+        } else {
+            line(at, "slow", 200.0, call >= 900)
+        }
+    });
+    Trace::read(calls.collect::<String>().as_bytes()).expect("they are calls")
+}
+
+#[test]
+fn a_replay_tells_what_another_strategy_would_have_done() {
+    let trace = recorded();
+    let ids: Vec<_> = trace.endpoints().map(ToString::to_string).collect();
+    assert_eq!(ids, ["quick", "slow"]);
+    let was = trace.recorded();
+    assert_eq!((was.calls, was.failed), (1_000, 50));
+    assert_eq!(was.by_server, [500, 500]);
+    assert!((was.mean_ms - 102.5).abs() < 1e-6);
+
+    // The same strategy gives the same again, whichever comes first.
+    let same = trace
+        .replay(&Rule::of(RoundRobin::new()), 1)
+        .expect("it can be");
+    assert_eq!(same.by_server, [500, 500]);
+    assert!((same.mean_ms - was.mean_ms).abs() < 1.0, "{}", same.mean_ms);
+
+    // In flight, a slow one holds forty times what a quick one does.
+    let least = trace
+        .replay(&Rule::of(LeastConn::new()), 1)
+        .expect("it can be");
+    assert_eq!(least.calls, 1_000);
+    assert!(least.by_server[0] > 900, "{:?}", least.by_server);
+    assert!(least.mean_ms < 25.0 && least.failed <= 10, "{least:?}");
+
+    let refused = trace.replay(&Rule::Shortest, 1).unwrap_err();
+    assert!(refused.is_invalid() && refused.to_string().contains("queues"));
+}
+
+#[test]
+fn a_trace_that_is_none_is_refused_by_its_line() {
+    let good = line(1.0, "a", 2.0, false);
+    for (text, expected) in [
+        (String::new(), "there must be a call"),
+        (format!("{good}\n{{"), "line 3"),
+        (format!("{good}{}", line(-1.0, "a", 1.0, false)), "line 2"),
+        (format!("{good}{}", line(1.0, "a", 1e11, false)), "line 2"),
+        (good.replace("took_ms", "took"), "line 1"),
+    ] {
+        let error = Trace::read(text.as_bytes()).expect_err("it is none");
+        assert!(
+            error.is_invalid() && error.to_string().contains(expected),
+            "{error}"
+        );
+    }
+}
+
+/// A real client's calls to real servers, one of which is slow.
+#[tokio::test]
+async fn what_a_client_did_can_be_recorded_and_replayed() {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use axum::routing::get;
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    use tower::{Layer as _, ServiceExt as _};
+    use waypost::client::http::BalanceLayer;
+    use waypost::sim::Recorder;
+    use waypost::{Balancer, Fixed};
+
+    let mut addresses = Vec::new();
+    for pause in [0, 30] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        addresses.push(listener.local_addr().expect("it is bound").to_string());
+        let answer = move || tokio::time::sleep(Duration::from_millis(pause));
+        let app = axum::Router::new().route("/", get(answer));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+    }
+    let balancer = Balancer::builder("users")
+        .strategy(RoundRobin::new())
+        .build(Fixed::addresses(addresses.clone()).expect("they are addresses"))
+        .await
+        .expect("there is a runtime");
+    let recorder = Arc::new(Recorder::new(Vec::new()));
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let client = BalanceLayer::new(balancer)
+        .observe(Arc::clone(&recorder))
+        .layer(client);
+    for _ in 0..20 {
+        let request = http::Request::get("http://users/")
+            .body(Full::default())
+            .unwrap();
+        let answer = client
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("it is answered");
+        assert!(answer.status().is_success());
+    }
+    let written = recorder.finish().expect("memory takes it all");
+    assert_eq!(recorder.missed(), 0);
+    assert!(recorder.finish().is_err(), "once is enough");
+    let trace = Trace::read(&*written).expect("it reads what it wrote");
+    let was = trace.recorded();
+    assert_eq!(
+        (was.calls, was.failed, was.by_server),
+        (20, 0, vec![10, 10])
+    );
+    let slow = trace.endpoints().position(|id| id.as_str() == addresses[1]);
+    let replayed = trace
+        .replay(&Rule::of(P2c::peak_ewma()), 1)
+        .expect("it can be");
+    assert!(
+        replayed.by_server[slow.expect("it was called")] < 10,
+        "{replayed:?}"
+    );
 }

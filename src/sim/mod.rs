@@ -23,6 +23,9 @@
 //! ```
 //!
 //! What it does not model is told at [`Fleet`].
+//!
+//! A [`Recorder`] writes down the calls of a real client, and a [`Trace`] of them tells what another
+//! strategy would have made of them.
 
 mod estimate;
 mod fleet;
@@ -31,6 +34,7 @@ mod queue;
 mod report;
 mod run;
 mod service;
+mod trace;
 
 pub use estimate::Estimate;
 pub use fleet::{Antagonist, Burst, Deploy, Fleet, Slow};
@@ -38,3 +42,4 @@ pub use picture::{latency_picture, load_picture};
 pub use report::{LoadSample, Report, csv, table};
 pub use run::{Rule, run};
 pub use service::Service;
+pub use trace::{Recorder, Trace, TracedCall};

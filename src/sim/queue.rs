@@ -24,6 +24,10 @@ impl<E: Ord> Queue<E> {
         self.entered += 1;
     }
 
+    pub(super) fn next_at(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((at, ..))| *at)
+    }
+
     pub(super) fn pop(&mut self) -> Option<(u64, E)> {
         let Reverse((at, _, event)) = self.heap.pop()?;
         Some((at, event))
