@@ -51,6 +51,8 @@ mod fixed;
     feature = "zookeeper"
 ))]
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 #[cfg(any(feature = "consul", feature = "eureka"))]
 mod http;

@@ -62,6 +62,8 @@ use futures::stream::BoxStream;
 use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::apps::fuzz;
 use self::entry::Entry;
 use self::source::{Fetcher, Polled};
 use super::announce::announce;

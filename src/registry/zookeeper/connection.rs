@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,7 +13,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::session::{Connected, Failure, Order, Settings, State};
 use super::watchers::Watchers;
-use super::wire::{AUTH, CLOSE, Op, PING, Reader, Writer, XID_AUTH, XID_EVENT, XID_PING, reason};
+use super::wire::{
+    AUTH, CLOSE, Head, Hello, NoMessage, Op, PING, Reader, Writer, XID_AUTH, XID_EVENT, XID_PING,
+    message, reason,
+};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::registry::follow::FIRST_WAIT;
@@ -176,28 +179,32 @@ impl Runner {
             .flag(false);
         link.send(&hello.0);
         let answer = link.next().await?;
-        let mut read = Reader(&answer);
-        let told = (|| Some((read.int()?, read.int()?, read.long()?, read.bytes()?)))();
-        let Some((_, millis, id, password)) = told else {
+        let Some(told) = Hello::read(&answer) else {
             return Err(link.error("its first answer cannot be read; is it ZooKeeper's port?"));
         };
-        if millis <= 0 || id == 0 {
+        if told.timeout <= 0 || told.session == 0 {
             return Ok(None);
         }
         link.max_message = self.settings.max_message;
-        self.session.id = id;
-        self.session.password = password.to_vec();
-        self.session.timeout = Duration::from_millis(millis.unsigned_abs().into());
+        self.session.id = told.session;
+        self.session.password = told.password.to_vec();
+        self.session.timeout = Duration::from_millis(told.timeout.unsigned_abs().into());
         self.heard_at = Instant::now();
         if let Some(digest) = &self.settings.digest {
             let auth = Writer::default().int(0).text("digest").text(digest);
             link.request(XID_AUTH, AUTH, &auth.0);
             let answer = link.next().await?;
-            let mut read = Reader(&answer);
-            let told = (|| Some((read.int()?, read.long()?, read.int()?)))();
-            match told {
-                Some((XID_AUTH, _, 0)) => {}
-                Some((XID_AUTH, _, code)) => {
+            match Reader(&answer).head() {
+                Some(Head {
+                    xid: XID_AUTH,
+                    code: 0,
+                    ..
+                }) => {}
+                Some(Head {
+                    xid: XID_AUTH,
+                    code,
+                    ..
+                }) => {
                     let (name, advice) = reason(code);
                     return Err(link.error(format!("auth was answered {name} ({code}){advice}")));
                 }
@@ -256,16 +263,14 @@ impl Runner {
         asked: &mut VecDeque<Asked>,
     ) -> Result<(), Error> {
         let mut read = Reader(frame);
-        let head = (|| Some((read.int()?, read.long()?, read.int()?)))();
-        let Some((xid, zxid, code)) = head else {
+        let Some(Head { xid, zxid, code }) = read.head() else {
             return Err(link.error("it sent less than an answer"));
         };
         self.session.zxid = self.session.zxid.max(zxid);
         match xid {
             XID_PING => {}
             XID_EVENT => {
-                let event = (|| Some((read.int()?, read.int()?, read.text()?)))();
-                let Some((_, _, path)) = event else {
+                let Some(path) = read.event() else {
                     return Err(link.error("it sent an event that cannot be read"));
                 };
                 self.watchers.tell(path);
@@ -361,25 +366,15 @@ impl Link {
 
     /// A whole message, if one has arrived.
     fn frame(&mut self) -> Result<Option<Bytes>, Error> {
-        let Some(length) = self.input.first_chunk() else {
-            return Ok(None);
-        };
-        let length = i32::from_be_bytes(*length);
-        let Ok(length) = usize::try_from(length) else {
-            return Err(self.error("what it sent is no message; is it ZooKeeper's port?"));
-        };
-        if length > self.max_message {
-            let reason = format!(
+        message(&mut self.input, self.max_message).map_err(|why| match why {
+            NoMessage::Nonsense => {
+                self.error("what it sent is no message; is it ZooKeeper's port?")
+            }
+            NoMessage::TooLong(length) => self.error(format_args!(
                 "it sends a message of {length} bytes; if this is ZooKeeper's port, \
                  `max_message` sets the bound"
-            );
-            return Err(self.error(reason));
-        }
-        if self.input.len() < 4 + length {
-            return Ok(None);
-        }
-        self.input.advance(4);
-        Ok(Some(self.input.split_to(length).freeze()))
+            )),
+        })
     }
 
     async fn next(&mut self) -> Result<Bytes, Error> {

@@ -81,6 +81,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+/// What is parsed here.
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    pub(crate) use super::layout::fuzz::node;
+    pub(crate) use super::wire::fuzz::messages;
+}
+
 pub use builder::ZooKeeperBuilder;
 
 use self::entry::Entry;
