@@ -15,6 +15,8 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) enum Answer {
     /// These bytes, and the connection is closed.
     Raw(Vec<u8>),
+    /// These bytes; and when the connection is used again, it is closed.
+    Once(Vec<u8>),
     /// A head that promises chunks, and then zeros without end.
     Endless,
     /// Nothing, and the connection stays open.
@@ -125,6 +127,10 @@ async fn serve(
             drop(stream.shutdown().await);
             // A close with unread bytes would take the answer back.
             while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+        }
+        Answer::Once(bytes) => {
+            drop(stream.write_all(&bytes).await);
+            drop(stream.read(&mut buffer).await);
         }
         Answer::Endless => {
             let head = "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nTransfer-Encoding: chunked\r\n\r\n";
