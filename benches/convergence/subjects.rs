@@ -153,15 +153,16 @@ impl InConsul {
 impl Subject for InConsul {
     const NAME: &'static str = "Consul";
     const BOUND: &'static str = "a blocking query";
-    const ROUNDS: u16 = 200;
+    const ROUNDS: u16 = 100;
 
     fn source(&self) -> impl Discover {
         self.reader.clone()
     }
 
     async fn change(&mut self, port: u16) {
-        // Slower than the ten a second that a watch follows without waiting.
-        tokio::time::sleep(Duration::from_millis(120)).await;
+        // Slower than the five answers a second that a watch follows without
+        // waiting, of which there may be two for a change.
+        tokio::time::sleep(Duration::from_millis(400)).await;
         let service = users();
         let registering = self.writer.register(&service, endpoint(port));
         self.held = Some(registering.await.expect("the agent takes it"));
