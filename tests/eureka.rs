@@ -12,7 +12,9 @@ use eureka_server::EurekaServer;
 use registry_common::{set_where, users};
 use server_common::{found, servers_dir, until};
 use waypost::registry::eureka::{Eureka, EurekaBuilder};
-use waypost::{Discover, Endpoint, EndpointSet, Registry, ServiceName, Status, testing};
+use waypost::{
+    Balancer, Discover, Endpoint, EndpointSet, Outcome, Registry, ServiceName, Status, testing,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -130,6 +132,26 @@ async fn an_instance_that_was_forgotten_or_overridden() {
     assert!(server.instance("USERS", "users-1").is_some());
     held.deregister().await.unwrap();
     assert!(server.instance("USERS", "users-1").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_fail_are_a_hint_before_the_interval_is_over() {
+    let server = EurekaServer::start().await;
+    let hour = Duration::from_hours(1);
+    let registry = at(server.url()).fetch_interval(hour).build().unwrap();
+    let _old = registry.register(&users(), endpoint(1)).await.unwrap();
+    let balancer = Balancer::builder("users").build(registry.clone()).await;
+    let balancer = balancer.unwrap();
+    balancer.ready(PATIENCE).await.unwrap();
+    let _new = registry.register(&users(), endpoint(2)).await.unwrap();
+    until("the new one is found", PATIENCE, async || {
+        balancer.pick().unwrap().finish(Outcome::NotSent);
+        balancer.current().len() == 2
+    })
+    .await;
+    // More would come after a second each.
+    let asked = server.asked("GET /apps/delta");
+    assert!((1..=2).contains(&asked), "{asked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,7 +105,7 @@ struct Seen {
     /// What one change costs of our CPU.
     change: Duration,
     /// And with a balancer that reads it.
-    balanced: Duration,
+    with_balancer: Duration,
 }
 
 async fn read(registry: impl Discover, mut change: impl AsyncFnMut(usize, u32)) -> Seen {
@@ -129,11 +129,11 @@ async fn read(registry: impl Discover, mut change: impl AsyncFnMut(usize, u32)) 
         }
         before = balancer.current();
     };
-    let balanced = cost_of(async |i| change(i, 3).await, &mut next).await;
+    let with_balancer = cost_of(async |i| change(i, 3).await, &mut next).await;
     Seen {
         first_set,
         change: cost,
-        balanced,
+        with_balancer,
     }
 }
 
@@ -156,11 +156,11 @@ fn tell(what: &str, bytes: usize, alone: Duration, seen: &Seen) {
     let Seen {
         first_set,
         change,
-        balanced,
+        with_balancer,
     } = seen;
     println!(
         "{what}, {MANY} instances ({:.1} MB): the server's own answer {alone:.0?}, our first set \
-         {first_set:.0?}; one change {change:.1?} of our CPU, {balanced:.1?} with a balancer",
+         {first_set:.0?}; one change {change:.1?} of our CPU, {with_balancer:.1?} with a balancer",
         bytes as f64 / 1e6,
     );
 }

@@ -122,6 +122,14 @@ pub trait Discover: Send + Sync + 'static {
     fn is_authoritative(&self) -> bool {
         false
     }
+
+    /// A hint that calls to the service's endpoints fail, so that what was told
+    /// of them may be old: those who ask from time to time ask now.
+    ///
+    /// A balancer gives it when calls to an endpoint fail in a row, at most once
+    /// a second. It is cheap and never waits; a source that is told of changes
+    /// has nothing to do. Sources around others hand it on.
+    fn look_again(&self, _service: &ServiceName) {}
 }
 
 /// A source that takes entries, too.
@@ -154,6 +162,10 @@ macro_rules! deref {
 
             fn is_authoritative(&self) -> bool {
                 (**self).is_authoritative()
+            }
+
+            fn look_again(&self, service: &ServiceName) {
+                (**self).look_again(service);
             }
         }
 

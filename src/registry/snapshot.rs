@@ -129,6 +129,10 @@ impl<D: Discover> Discover for Snapshotted<D> {
     fn is_authoritative(&self) -> bool {
         self.inner.is_authoritative()
     }
+
+    fn look_again(&self, service: &ServiceName) {
+        self.inner.look_again(service);
+    }
 }
 
 impl<R: Registry> Registry for Snapshotted<R> {
