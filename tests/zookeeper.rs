@@ -5,11 +5,12 @@ mod client_common;
 mod registry_common;
 mod server_common;
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use registry_common::{Mode, Proxy, set_where, users};
-use server_common::{Launch, Server, until, zookeeper_cluster};
+use server_common::{Launch, Server, found, scripts, servers_dir, until, zookeeper_cluster};
 use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
 use waypost::{
     Discover as _, Endpoint, EndpointSet, RegistrationState, Registry as _, Status, testing,
@@ -140,6 +141,54 @@ async fn zk_cli_sees_ours_and_we_see_zk_clis() {
     set_where(&mut sets, "left", |set| set.len() == 1).await;
     let left = zk_cli(&server, &["ls", "/services/users"]);
     assert!(left.contains("[broken]"), "{left}");
+}
+
+/// Curator's service discovery, in Java, on that server.
+fn curator(server: &Server, words: &[&str]) -> Command {
+    let mut command = Command::new("bash");
+    let script = scripts().join("curator.sh");
+    command.arg(script).args(words);
+    command.env("PORT", server.port().to_string());
+    command.env("SERVERS_DIR", servers_dir());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curator_sees_ours_and_we_see_curators() {
+    let (Some(launch), true) = (Launch::of("zookeeper"), found("curator")) else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let plain = Endpoint::at("10.0.0.1:80").unwrap();
+    let full = Endpoint::builder("users-2.internal:8080").id("größe/2");
+    let full = full.weight(7).zone("eu-1a").metadata("version", "v2");
+    let full = full.build().unwrap();
+    let _plain = registry.register(&users(), plain).await.unwrap();
+    let _full = registry.register(&users(), full).await.unwrap();
+    let output = curator(&server, &["list", "users"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let line = |id: &str| listed.lines().find_map(|line| line.strip_prefix(id));
+    assert_eq!(line("10.0.0.1:80 "), Some("10.0.0.1 80 null"), "{listed}");
+    let full = line("größe/2 ").unwrap_or_else(|| panic!("{listed}"));
+    assert!(full.starts_with("users-2.internal 8080 "), "{listed}");
+    assert!(full.contains("version=v2"), "{listed}");
+
+    let mut sets = registry.watch(&users());
+    let mut theirs = curator(&server, &["register", "users", "theirs", "81"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let set = set_where(&mut sets, "theirs shows", |set| set.len() == 3).await;
+    let found = set.get(&"theirs".parse().unwrap()).unwrap();
+    assert_eq!(found.address().as_str(), "10.0.0.9:81");
+    // Its input ends, and it takes the entry out.
+    drop(theirs.stdin.take());
+    set_where(&mut sets, "theirs left", |set| set.len() == 2).await;
+    assert!(theirs.wait().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
