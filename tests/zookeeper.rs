@@ -5,12 +5,17 @@ mod client_common;
 mod registry_common;
 mod server_common;
 
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use registry_common::{Mode, Proxy, set_where, users};
-use server_common::{Launch, Server, found, scripts, servers_dir, until, zookeeper_cluster};
+use server_common::{
+    Launch, Server, certificates, found, free_port, scripts, servers_dir, until, zookeeper_cluster,
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
 use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
 use waypost::{
     Discover as _, Endpoint, EndpointSet, RegistrationState, Registry as _, Status, testing,
@@ -410,6 +415,71 @@ async fn users_and_passwords_are_checked_and_never_shown() {
         skipped.example.to_string().contains("NoAuth"),
         "{skipped:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_checked_on_both_sides() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let (pki, other) = (certificates(), certificates());
+    let launch = launch.var("TLS_PORT", free_port().to_string());
+    let folder = pki.path().display().to_string();
+    let mut server = launch.var("TLS_DIR", folder).start().await;
+    let address = format!("127.0.0.1:{}", server.var_port("TLS_PORT"));
+    let read = |pki: &TempDir, file: &str| fs::read(pki.path().join(file)).unwrap();
+    let with = |authority: &TempDir, client: &TempDir| {
+        at(&*address)
+            .ca_certificate(read(authority, "ca.pem"))
+            .client_certificate(read(client, "client.pem"), read(client, "client.key"))
+    };
+    let right = with(&pki, &pki).build().unwrap();
+    testing::registry(right.clone(), PATIENCE).await;
+    let held = right.register(&users(), endpoint(1)).await.unwrap();
+    let plain = at(server.address()).build().unwrap();
+    let mut sets = plain.watch(&users());
+    set_where(&mut sets, "who reads plain text sees it", |set| {
+        set.len() == 1
+    })
+    .await;
+    server.restart().await;
+    until("the session goes on in TLS", PATIENCE, async || {
+        held.state().is_registered()
+    })
+    .await;
+
+    for (name, builder, why) in [
+        ("a stranger's server", with(&other, &pki), "certificate"),
+        ("a stranger as the client", with(&pki, &other), ""),
+        (
+            "nobody",
+            at(&*address).ca_certificate(read(&pki, "ca.pem")),
+            "",
+        ),
+        (
+            "the machine's authorities",
+            at(&*address).tls(),
+            "certificate",
+        ),
+        ("no TLS", at(&*address), ""),
+        (
+            "TLS to who has none",
+            at(server.address()).ca_certificate(read(&pki, "ca.pem")),
+            "",
+        ),
+    ] {
+        let registry = builder.build().unwrap();
+        let first = timeout(PATIENCE, registry.watch(&users()).next()).await;
+        let error = first.expect(name).unwrap().expect_err(name);
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains(why), "{name}: {text}");
+        assert!(text.contains("127.0.0.1:"), "{name}: {text}");
+    }
+    let error = at(&*address)
+        .ca_certificate("nonsense")
+        .build()
+        .unwrap_err();
+    assert!(error.is_invalid() && error.to_string().contains("ca_certificate"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

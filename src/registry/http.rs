@@ -22,7 +22,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::transport::{Tls, causes, checked_urls, tcp};
+use super::tls::Tls;
+use super::transport::{causes, checked_urls, tcp};
 use crate::error::Error;
 
 /// The servers of one registry, the first preferred.

@@ -62,6 +62,13 @@ mod record;
 mod registration;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+#[cfg(any(
+    feature = "consul",
+    feature = "etcd",
+    feature = "eureka",
+    feature = "zookeeper"
+))]
+mod tls;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod transport;
 #[cfg(feature = "zookeeper")]

@@ -69,7 +69,7 @@ use self::source::{Fetcher, Polled};
 use super::announce::announce;
 use super::follow::follow;
 use super::http::{Ask, Servers, encoded, path_safe};
-use super::transport::Tls;
+use super::tls::Tls;
 use super::{Discover, Registration, Registry};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, ServiceName, Status};
 use crate::error::Error;

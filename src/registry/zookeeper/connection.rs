@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::session::{Connected, Failure, Order, Settings, State};
+use super::socket::{self, Socket};
 use super::watchers::Watchers;
 use super::wire::{
     AUTH, CLOSE, Head, Hello, NoMessage, Op, PING, Reader, Writer, XID_AUTH, XID_EVENT, XID_PING,
@@ -166,8 +166,8 @@ impl Runner {
             Error::registry(origin, reason)
         };
         let server = &self.settings.servers[self.server];
-        let socket = TcpStream::connect(&**server).await.map_err(broken)?;
-        socket.set_nodelay(true).map_err(broken)?;
+        let socket = socket::connect(server, self.settings.tls.as_ref());
+        let socket = socket.await.map_err(broken)?;
         let mut link = Link::new(socket, origin.to_owned(), MAX_HELLO);
         let asked = i32::try_from(self.settings.timeout.as_millis()).unwrap_or(i32::MAX);
         let hello = Writer::default()
@@ -305,23 +305,29 @@ async fn gone(orders: &mut Orders) {
 
 /// A connection: frames in and out.
 struct Link {
-    socket: TcpStream,
+    reading: ReadHalf<Socket>,
+    writing: WriteHalf<Socket>,
     origin: String,
     max_message: usize,
     input: BytesMut,
     output: BytesMut,
+    /// Whether something was written that TLS may still hold.
+    is_unflushed: bool,
     heard_at: Instant,
     sent_at: Instant,
 }
 
 impl Link {
-    fn new(socket: TcpStream, origin: String, max_message: usize) -> Self {
+    fn new(socket: Socket, origin: String, max_message: usize) -> Self {
+        let (reading, writing) = tokio::io::split(socket);
         Self {
-            socket,
+            reading,
+            writing,
             origin,
             max_message,
             input: BytesMut::new(),
             output: BytesMut::new(),
+            is_unflushed: false,
             heard_at: Instant::now(),
             sent_at: Instant::now(),
         }
@@ -348,17 +354,26 @@ impl Link {
     /// is lost.
     async fn move_bytes(&mut self) -> Result<(), Error> {
         self.input.reserve(1 << 14);
-        let (mut reading, mut writing) = self.socket.split();
+        let has_output = !self.output.is_empty();
+        let (writing, output) = (&mut self.writing, &mut self.output);
+        let write = async {
+            if has_output {
+                writing.write_buf(output).await.map(drop)
+            } else {
+                writing.flush().await
+            }
+        };
         let moved = tokio::select! {
-            read = reading.read_buf(&mut self.input) => {
+            read = self.reading.read_buf(&mut self.input) => {
                 self.heard_at = Instant::now();
                 read.and_then(|n| match n {
                     0 => Err(io::Error::other("the server hung up")),
                     _ => Ok(()),
                 })
             }
-            written = writing.write_buf(&mut self.output), if !self.output.is_empty() => {
-                written.map(drop)
+            written = write, if has_output || self.is_unflushed => {
+                self.is_unflushed = has_output;
+                written
             }
         };
         moved.map_err(|error| self.error(format!("the connection broke off: {error}")))

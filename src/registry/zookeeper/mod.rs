@@ -70,6 +70,7 @@ mod connection;
 mod entry;
 mod layout;
 mod session;
+mod socket;
 mod source;
 mod watchers;
 mod wire;
