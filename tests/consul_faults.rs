@@ -162,6 +162,32 @@ async fn a_server_that_never_blocks_is_no_busy_loop() {
     assert!((2..=10).contains(&asked), "asked {asked} times in 3 s");
 }
 
+/// Guards: a rollout of a thousand instances was read a thousand times by each client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_never_stops_to_change_is_read_five_times_a_second() {
+    let server = Hostile::start(Answer::Each(|before| {
+        let instance = one_instance().replace("80}", &format!("{}}}", 80 + before));
+        Answer::new(
+            "200 OK",
+            &format!("X-Consul-Index: {}\r\n", 7 + before),
+            &instance,
+        )
+    }))
+    .await;
+    let registry = impatient(server.url()).build().unwrap();
+    let mut sets = registry.watch(&users());
+    let mut changes = 0;
+    let reading = async {
+        while sets.next().await.unwrap().is_ok() {
+            changes += 1;
+        }
+    };
+    drop(timeout(Duration::from_secs(4), reading).await);
+    // Twenty at once, and five for each of the seconds.
+    assert!((20..=45).contains(&server.asked()), "{}", server.asked());
+    assert!(changes + 2 >= server.asked(), "{changes}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_listens_there() {
     let port = server_common::free_port();

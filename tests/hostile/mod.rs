@@ -17,6 +17,8 @@ pub(crate) enum Answer {
     Raw(Vec<u8>),
     /// These bytes; and when the connection is used again, it is closed.
     Once(Vec<u8>),
+    /// What this makes of how many were asked before.
+    Each(fn(u64) -> Self),
     /// A head that promises chunks, and then zeros without end.
     Endless,
     /// Nothing, and the connection stays open.
@@ -118,9 +120,13 @@ async fn serve(
             _ => return,
         }
     }
-    asked.fetch_add(1, Ordering::Relaxed);
-    let told = answer.lock().expect("no test panics in here").clone();
+    let before = asked.fetch_add(1, Ordering::Relaxed);
+    let mut told = answer.lock().expect("no test panics in here").clone();
+    if let Answer::Each(make) = told {
+        told = make(before);
+    }
     match told {
+        Answer::Each(_) => unreachable!("an answer is made of bytes"),
         Answer::Raw(bytes) => {
             // Whoever asked may be gone.
             drop(stream.write_all(&bytes).await);
