@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use hostile::{Answer, Hostile};
-use registry_common::{Hurt, Moment, killed_for_good, no_call_is_lost, users};
+use registry_common::{Hurt, Moment, killed_for_good, no_call_is_lost, set_where, users};
 use server_common::{Launch, consul_cluster, http_get};
 use tokio::time::timeout;
 use waypost::registry::consul::{Check, Consul, ConsulBuilder};
@@ -134,16 +134,7 @@ async fn bad_answers_are_typed_errors_that_cost_little_and_pass() {
         );
 
         server.answer(good());
-        let recovered = async {
-            loop {
-                if let Some(Ok(set)) = sets.next().await {
-                    return set;
-                }
-            }
-        };
-        let set = timeout(PATIENCE, recovered).await;
-        let set = set.unwrap_or_else(|_| panic!("{name}: it is well again"));
-        assert_eq!(set.len(), 1, "{name}");
+        set_where(&mut sets, name, |set| set.len() == 1).await;
     }
 }
 
