@@ -17,17 +17,22 @@ const BETWEEN: u8 = 0xff;
 
 pub(crate) fn answers(data: &[u8]) -> bool {
     let mut rows = Rows::default();
+    let mut before: Option<Answer> = None;
     let mut is_taken = false;
     for text in data.split(|&byte| byte == BETWEEN) {
         let text = Bytes::copy_from_slice(text);
         let mut fresh = Rows::default();
         match (rows.read(text.clone()), fresh.read(text.clone())) {
-            (Ok(_), Ok(_)) => {
+            (Ok(is_changed), Ok(_)) => {
                 is_taken = true;
                 let answer = fresh.answer();
+                if let Some(before) = before.filter(|_| !is_changed) {
+                    same(&before, &answer);
+                }
                 same(&rows.answer(), &answer);
                 all_are_counted(&fresh, &answer, &text);
                 answer.endpoints.iter().for_each(|it| comes_back(it));
+                before = Some(answer);
             }
             (Err(error), Err(_)) => is_short(&error),
             (by_difference, whole) => panic!("{by_difference:?} and {whole:?} of {text:?}"),
