@@ -144,8 +144,8 @@ pub(crate) async fn no_call_is_lost(
     mut faults: impl Faults,
 ) -> Vec<Fault> {
     let mut tried = Vec::new();
+    let (_replicas, held) = replicas(registry).await;
     for fault in Fault::ALL {
-        let (_replicas, held) = replicas(registry).await;
         let load = Load::start(registry.clone()).await;
         if faults.hurt(fault).await {
             sleep(faults.lasting(fault)).await;
@@ -155,9 +155,6 @@ pub(crate) async fn no_call_is_lost(
             tried.push(fault);
         }
         load.lost_nothing().await;
-        for registration in held {
-            registration.deregister().await.unwrap();
-        }
     }
     tried
 }
