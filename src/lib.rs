@@ -125,6 +125,22 @@ pub mod sim;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// Only with everything that is parsed: a program that is fuzzed itself may
+/// have less of this crate.
+#[cfg(all(
+    any(test, fuzzing),
+    feature = "config",
+    feature = "consul",
+    feature = "etcd",
+    feature = "eureka",
+    feature = "file",
+    feature = "snapshot",
+    feature = "tls",
+    feature = "zookeeper"
+))]
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use balancer::{Balancer, BalancerBuilder, DetachedPick, Pick, Updater};
 pub use client::Directory;
 pub use endpoint::{

@@ -21,6 +21,7 @@ const FLOORS: &[(&[&str], Siblings)] = &[
     (&["resilience"], Siblings::Ignore),
     (&["client", "server"], Siblings::Ignore),
     (&["config", "observe", "sim", "testing"], Siblings::Ignore),
+    (&["fuzz"], Siblings::Ignore),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]

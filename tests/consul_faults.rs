@@ -7,13 +7,10 @@ mod server_common;
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use hostile::{Answer, Hostile};
-use registry_common::{
-    Load, all_registered, killed_and_restarted, killed_for_good, paused, replicas, users,
-};
-use server_common::{Launch, consul_cluster, http_get, until};
+use registry_common::{Hurt, Moment, killed_for_good, no_call_is_lost, set_where, users};
+use server_common::{Launch, consul_cluster, http_get};
 use tokio::time::timeout;
 use waypost::registry::consul::{Check, Consul, ConsulBuilder};
 use waypost::testing::{self, Fault};
@@ -137,16 +134,7 @@ async fn bad_answers_are_typed_errors_that_cost_little_and_pass() {
         );
 
         server.answer(good());
-        let recovered = async {
-            loop {
-                if let Some(Ok(set)) = sets.next().await {
-                    return set;
-                }
-            }
-        };
-        let set = timeout(PATIENCE, recovered).await;
-        let set = set.unwrap_or_else(|_| panic!("{name}: it is well again"));
-        assert_eq!(set.len(), 1, "{name}");
+        set_where(&mut sets, name, |set| set.len() == 1).await;
     }
 }
 
@@ -163,6 +151,32 @@ async fn a_server_that_never_blocks_is_no_busy_loop() {
     );
     let asked = server.asked();
     assert!((2..=10).contains(&asked), "asked {asked} times in 3 s");
+}
+
+/// Guards: a rollout of a thousand instances was read a thousand times by each client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_never_stops_to_change_is_read_five_times_a_second() {
+    let server = Hostile::start(Answer::Each(|before| {
+        let instance = one_instance().replace("80}", &format!("{}}}", 80 + before));
+        Answer::new(
+            "200 OK",
+            &format!("X-Consul-Index: {}\r\n", 7 + before),
+            &instance,
+        )
+    }))
+    .await;
+    let registry = impatient(server.url()).build().unwrap();
+    let mut sets = registry.watch(&users());
+    let mut changes = 0;
+    let reading = async {
+        while sets.next().await.unwrap().is_ok() {
+            changes += 1;
+        }
+    };
+    drop(timeout(Duration::from_secs(4), reading).await);
+    // Twenty at once, and five for each of the seconds.
+    assert!((20..=45).contains(&server.asked()), "{}", server.asked());
+    assert!(changes + 2 >= server.asked(), "{changes}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,56 +229,10 @@ async fn bad_settings_are_refused_with_the_field() {
 }
 
 fn short(url: String) -> ConsulBuilder {
-    let builder = Consul::builder(url).check(Check::ttl(Duration::from_secs(3)));
+    let builder = Consul::builder(url).check(Check::ttl(TTL));
     builder
         .request_timeout(Duration::from_secs(1))
         .wait(Duration::from_secs(2))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_while_the_agent_is_killed_and_restarts_empty() {
-    let Some(launch) = Launch::of("consul") else {
-        return;
-    };
-    let mut server = launch.start().await;
-    let registry = short(format!("http://{}", server.address()))
-        .build()
-        .unwrap();
-    killed_and_restarted(&registry, &mut server).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_while_the_agent_is_killed_and_restarts_with_its_data() {
-    let Some(launch) = Launch::of("consul") else {
-        return;
-    };
-    let mut server = launch.var("EXPECT", "1").start().await;
-    let registry = short(format!("http://{}", server.address()))
-        .build()
-        .unwrap();
-    let (_servers, held) = replicas(&registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.kill();
-    load.goes_on().await;
-    until("a beat failed", PATIENCE, async || {
-        !held[0].state().is_registered()
-    })
-    .await;
-    server.restart().await;
-    all_registered(&held, &registry).await;
-    load.lost_nothing().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_while_the_agent_is_paused_for_longer_than_the_ttl() {
-    let Some(launch) = Launch::of("consul") else {
-        return;
-    };
-    let server = launch.start().await;
-    let registry = short(format!("http://{}", server.address()))
-        .build()
-        .unwrap();
-    paused(&registry, &server, Duration::from_secs(4)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,52 +253,54 @@ async fn no_call_is_lost_while_the_leader_of_three_is_killed() {
     killed_for_good(&registry, &mut cluster[leads]).await;
 }
 
-/// A Consul server that keeps its data, and what can be done to it.
-struct Hurt(server_common::Server);
+const TTL: Duration = Duration::from_secs(3);
 
-impl testing::Faults for Hurt {
-    fn hurt(&mut self, fault: Fault) -> BoxFuture<'_, bool> {
-        async move {
-            match fault {
-                Fault::Cut | Fault::Restart => self.0.kill(),
-                Fault::BackEmpty => self.0.forget(),
-                Fault::HalfOpen | Fault::SessionLost => self.0.pause().await,
-                // What lies is in the tests above.
-                _ => return false,
+/// Restores what was saved before the index rose: the entries are the same, and the index that
+/// clients wait on is a lower one.
+fn restored(hurt: &Hurt, moment: Moment) {
+    let saved = hurt.server.dir().join("saved");
+    let saved = saved.to_str().unwrap();
+    let consul = |arguments: &[&str]| {
+        let at = format!("-http-addr=http://{}", hurt.server.address());
+        let (words, rest) = arguments.split_at(2);
+        let mut consul = hurt.server.program("usr/bin/consul");
+        let output = consul.args(words).arg(at).args(rest).output();
+        let output = output.expect("consul was unpacked");
+        assert!(output.status.success(), "consul {arguments:?}: {output:?}");
+    };
+    match moment {
+        Moment::Hurt => {
+            consul(&["snapshot", "save", saved]);
+            for service in ["chaos-indexreset", "users"] {
+                let name = format!("-name={service}");
+                consul(&["services", "register", &name, "-id=other", "-port=1"]);
+                consul(&["services", "deregister", "-id=other"]);
             }
-            true
         }
-        .boxed()
+        Moment::Heal => consul(&["snapshot", "restore", saved]),
     }
+}
 
-    fn heal(&mut self, fault: Fault) -> BoxFuture<'_, ()> {
-        async move {
-            match fault {
-                Fault::HalfOpen | Fault::SessionLost => self.0.resume(),
-                _ => self.0.restart().await,
-            }
-        }
-        .boxed()
-    }
-
-    fn lasting(&self, fault: Fault) -> Duration {
-        match fault {
-            // Longer than the TTL.
-            Fault::SessionLost => Duration::from_secs(5),
-            _ => Duration::from_secs(2),
-        }
-    }
+async fn hurt() -> Option<(Consul, Hurt)> {
+    let server = Launch::of("consul")?.var("EXPECT", "1").start().await;
+    let hurt = Hurt::new(server, TTL, Some(restored)).await;
+    let registry = short(format!("http://{}", hurt.proxy.address));
+    Some((registry.build().unwrap(), hurt))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_laws_of_chaos() {
-    let Some(launch) = Launch::of("consul") else {
+    let Some((registry, hurt)) = hurt().await else {
         return;
     };
-    let server = launch.var("EXPECT", "1").start().await;
-    let registry = short(format!("http://{}", server.address()))
-        .build()
-        .unwrap();
-    let tried = testing::chaos(registry, Hurt(server), Duration::from_mins(1)).await;
-    assert_eq!(tried.len(), 5, "{tried:?}");
+    let tried = testing::chaos(registry, hurt, Duration::from_mins(1)).await;
+    assert_eq!(tried, Fault::ALL, "every fault there is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_whatever_happens_to_the_server() {
+    let Some((registry, hurt)) = hurt().await else {
+        return;
+    };
+    assert_eq!(no_call_is_lost(&registry, hurt).await, Fault::ALL);
 }

@@ -13,7 +13,7 @@ use server_common::{Launch, Server, free_port};
 use tempfile::NamedTempFile;
 use tokio::time::timeout;
 use waypost::registry::{Dns, DnsBuilder, Families};
-use waypost::{Balancer, Discover, Endpoint, EndpointSet, Error, ServiceName, testing};
+use waypost::{Balancer, Discover, Endpoint, EndpointSet, Error, Outcome, ServiceName, testing};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -268,7 +268,7 @@ async fn a_server_that_was_never_there_is_an_error_and_not_an_empty_set() {
 }
 
 #[tokio::test]
-async fn a_hint_is_followed_before_the_time_to_live_is_over() {
+async fn calls_that_fail_are_a_hint_before_the_time_to_live_is_over() {
     let Some(knot) = Knot::start(RECORDS).await else {
         return;
     };
@@ -277,16 +277,18 @@ async fn a_hint_is_followed_before_the_time_to_live_is_over() {
     let dns = dns.unwrap();
     let mut sets = dns.watch(&name("a"));
     next(&mut sets).await.unwrap();
+    let balancer = Balancer::builder("a").build(dns).await.unwrap();
+    balancer.ready(PATIENCE).await.unwrap();
     knot.change(&["zone-unset a A 10.0.0.1"]);
-    let hinting = async {
+    let calling = async {
         loop {
-            dns.look_again(&name("a"));
+            balancer.pick().unwrap().finish(Outcome::NotSent);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::select! {
         set = next(&mut sets) => assert_eq!(set.unwrap().len(), 1),
-        () = hinting => {}
+        () = calling => {}
     }
 }
 

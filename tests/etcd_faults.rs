@@ -6,19 +6,13 @@ mod hostile;
 mod registry_common;
 mod server_common;
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use grpc_server::{Grpc, Reply};
 use hostile::{Answer, Hostile};
-use registry_common::{
-    Mode, Proxy, killed_and_restarted, killed_for_good, paused, restarted_empty, set_where, users,
-};
-use server_common::{Launch, Server, etcd_cluster, http_get};
+use registry_common::{Hurt, Mode, Moment, killed_for_good, no_call_is_lost, set_where, users};
+use server_common::{Launch, etcd_cluster, http_get};
 use tokio::time::timeout;
 use waypost::registry::etcd::{Etcd, EtcdBuilder, Layout};
 use waypost::testing::{self, Fault};
@@ -48,9 +42,7 @@ macro_rules! on_both {
 
 on_both! {
     keeps_the_laws_of_chaos
-    no_call_is_lost_while_the_server_is_killed_and_restarts
-    no_call_is_lost_while_the_server_is_paused_for_longer_than_a_lease
-    no_call_is_lost_while_the_server_restarts_empty
+    no_call_is_lost_whatever_happens_to_the_server
     no_call_is_lost_while_the_leader_of_three_is_killed
 }
 
@@ -58,33 +50,6 @@ fn at(address: impl std::fmt::Display) -> EtcdBuilder {
     Etcd::builder(format!("http://{address}"))
         .lease_ttl(TTL)
         .request_timeout(Duration::from_secs(1))
-}
-
-async fn no_call_is_lost_while_the_server_is_killed_and_restarts(version: &'static str) {
-    let Some(launch) = Launch::of(version) else {
-        return;
-    };
-    let mut server = launch.start().await;
-    let registry = at(server.address()).build().unwrap();
-    killed_and_restarted(&registry, &mut server).await;
-}
-
-async fn no_call_is_lost_while_the_server_restarts_empty(version: &'static str) {
-    let Some(launch) = Launch::of(version) else {
-        return;
-    };
-    let mut server = launch.start().await;
-    let registry = at(server.address()).build().unwrap();
-    restarted_empty(&registry, &mut server).await;
-}
-
-async fn no_call_is_lost_while_the_server_is_paused_for_longer_than_a_lease(version: &'static str) {
-    let Some(launch) = Launch::of(version) else {
-        return;
-    };
-    let server = launch.start().await;
-    let registry = at(server.address()).build().unwrap();
-    paused(&registry, &server, TTL + Duration::from_secs(2)).await;
 }
 
 async fn no_call_is_lost_while_the_leader_of_three_is_killed(version: &'static str) {
@@ -106,107 +71,44 @@ async fn no_call_is_lost_while_the_leader_of_three_is_killed(version: &'static s
     killed_for_good(&registry, &mut cluster[leads]).await;
 }
 
-/// An etcd behind a proxy, and what can be done to both.
-struct Hurt {
-    server: Server,
-    proxy: Proxy,
-    /// The folder of its data as it was before anything was registered.
-    older: tempfile::TempDir,
-}
-
-impl Hurt {
-    async fn new(mut server: Server) -> Self {
-        let older = tempfile::tempdir().unwrap();
-        server.kill();
-        copy(&server.dir().join("data"), older.path());
-        server.restart().await;
-        let proxy = Proxy::start(server.address()).await;
-        Self {
-            server,
-            proxy,
-            older,
-        }
+/// Compacts away what comes after everything that was read.
+fn compacted(hurt: &Hurt, moment: Moment) {
+    if moment == Moment::Heal {
+        return;
     }
-
-    fn etcdctl(&self, arguments: &[&str]) -> String {
-        let mut etcdctl = self.server.program("usr/bin/etcdctl");
-        etcdctl.args(["--endpoints", &self.server.address()]);
+    let etcdctl = |arguments: &[&str]| {
+        let mut etcdctl = hurt.server.program("usr/bin/etcdctl");
+        etcdctl.args(["--endpoints", &hurt.server.address()]);
         let output = etcdctl.args(arguments).env("ETCDCTL_API", "3").output();
         let output = output.expect("etcdctl was unpacked");
         assert!(output.status.success(), "etcdctl {arguments:?}");
         String::from_utf8(output.stdout).expect("etcdctl speaks UTF-8")
-    }
-}
-
-/// Puts a copy of `from` in the place of what is in `to`.
-fn copy(from: &Path, to: &Path) {
-    if let Ok(entries) = fs::read_dir(to) {
-        for entry in entries {
-            fs::remove_dir_all(entry.unwrap().path()).unwrap();
-        }
-    }
-    let mut copying = Command::new("cp");
-    let copied = copying.arg("-a").arg(from.join(".")).arg(to).status();
-    assert!(copied.unwrap().success());
-}
-
-impl testing::Faults for Hurt {
-    fn hurt(&mut self, fault: Fault) -> BoxFuture<'_, bool> {
-        async move {
-            match fault {
-                Fault::Cut => self.proxy.set(Mode::Cut),
-                Fault::Garbage => self.proxy.set(Mode::Garbage),
-                Fault::HalfOpen | Fault::SessionLost => self.server.pause().await,
-                Fault::Restart => self.server.kill(),
-                Fault::BackEmpty => self.server.forget(),
-                Fault::BackOlder => {
-                    self.server.kill();
-                    copy(self.older.path(), &self.server.dir().join("data"));
-                }
-                Fault::IndexReset => {
-                    self.proxy.set(Mode::Cut);
-                    self.etcdctl(&["put", "a", "1"]);
-                    let status = self.etcdctl(&["put", "a", "2", "-w", "json"]);
-                    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-                    let revision = status["header"]["revision"].to_string();
-                    self.etcdctl(&["compact", "--physical", &revision]);
-                }
-                _ => return false,
-            }
-            true
-        }
-        .boxed()
-    }
-
-    fn heal(&mut self, fault: Fault) -> BoxFuture<'_, ()> {
-        async move {
-            match fault {
-                Fault::HalfOpen | Fault::SessionLost => self.server.resume(),
-                Fault::Restart | Fault::BackEmpty | Fault::BackOlder => {
-                    self.server.restart().await;
-                }
-                _ => self.proxy.set(Mode::Open),
-            }
-        }
-        .boxed()
-    }
-
-    fn lasting(&self, fault: Fault) -> Duration {
-        match fault {
-            Fault::SessionLost => TTL + Duration::from_secs(2),
-            _ => Duration::from_secs(2),
-        }
-    }
+    };
+    hurt.proxy.set(Mode::Cut);
+    etcdctl(&["put", "a", "1"]);
+    let status = etcdctl(&["put", "a", "2", "-w", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let revision = status["header"]["revision"].to_string();
+    etcdctl(&["compact", "--physical", &revision]);
 }
 
 async fn keeps_the_laws_of_chaos(version: &'static str) {
     let Some(launch) = Launch::of(version) else {
         return;
     };
-    let hurt = Hurt::new(launch.start().await).await;
+    let hurt = Hurt::new(launch.start().await, TTL, Some(compacted)).await;
     let registry = at(hurt.proxy.address).build().unwrap();
     let tried = testing::chaos(registry, hurt, Duration::from_mins(1)).await;
     assert_eq!(tried, Fault::ALL, "every fault there is");
+}
+
+async fn no_call_is_lost_whatever_happens_to_the_server(version: &'static str) {
+    let Some(launch) = Launch::of(version) else {
+        return;
+    };
+    let hurt = Hurt::new(launch.start().await, TTL, Some(compacted)).await;
+    let registry = at(hurt.proxy.address).build().unwrap();
+    assert_eq!(no_call_is_lost(&registry, hurt).await, Fault::ALL);
 }
 
 /// What is no gRPC at all.

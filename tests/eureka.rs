@@ -1,20 +1,20 @@
 //! Eureka, against a strict stand-in that two clients of others' making prove.
 
+mod client_common;
 mod eureka_server;
-mod hostile;
+mod registry_common;
 mod server_common;
 
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use eureka_server::EurekaServer;
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use hostile::{Answer, Hostile};
+use registry_common::{set_where, users};
 use server_common::{found, servers_dir, until};
-use tokio::time::timeout;
 use waypost::registry::eureka::{Eureka, EurekaBuilder};
-use waypost::{Discover, Endpoint, EndpointSet, Error, Registry, ServiceName, Status, testing};
+use waypost::{
+    Balancer, Discover, Endpoint, EndpointSet, Outcome, Registry, ServiceName, Status, testing,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -25,32 +25,9 @@ fn at(url: impl Into<String>) -> EurekaBuilder {
         .request_timeout(Duration::from_secs(1))
 }
 
-fn users() -> ServiceName {
-    "users".parse().unwrap()
-}
-
 fn endpoint(i: u16) -> Endpoint {
     let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
     builder.id(format!("users-{i}")).build().unwrap()
-}
-
-async fn set_where(
-    sets: &mut BoxStream<'static, Result<EndpointSet, Error>>,
-    what: &str,
-    mut test: impl FnMut(&EndpointSet) -> bool,
-) -> EndpointSet {
-    let waiting = async {
-        loop {
-            if let Some(Ok(set)) = sets.next().await
-                && test(&set)
-            {
-                return set;
-            }
-        }
-    };
-    timeout(PATIENCE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("{what}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +76,7 @@ async fn only_what_changed_is_fetched_until_the_counts_differ() {
     let full = server.asked("GET /apps") - server.asked("GET /apps/");
     assert_eq!(full, 1, "everything was fetched once");
 
-    server.lossy();
+    server.lossy(true);
     let _three = registry.register(&users(), endpoint(3)).await.unwrap();
     set_where(&mut sets, "a lost change is found by the counts", |set| {
         set.len() == 3
@@ -158,6 +135,26 @@ async fn an_instance_that_was_forgotten_or_overridden() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_that_fail_are_a_hint_before_the_interval_is_over() {
+    let server = EurekaServer::start().await;
+    let hour = Duration::from_hours(1);
+    let registry = at(server.url()).fetch_interval(hour).build().unwrap();
+    let _old = registry.register(&users(), endpoint(1)).await.unwrap();
+    let balancer = Balancer::builder("users").build(registry.clone()).await;
+    let balancer = balancer.unwrap();
+    balancer.ready(PATIENCE).await.unwrap();
+    let _new = registry.register(&users(), endpoint(2)).await.unwrap();
+    until("the new one is found", PATIENCE, async || {
+        balancer.pick().unwrap().finish(Outcome::NotSent);
+        balancer.current().len() == 2
+    })
+    .await;
+    // More would come after a second each.
+    let asked = server.asked("GET /apps/delta");
+    assert!((1..=2).contains(&asked), "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_server_takes_over() {
     let (first, second) = (EurekaServer::start().await, EurekaServer::start().await);
     let registry = at(first.url()).server(second.url()).build().unwrap();
@@ -174,53 +171,6 @@ async fn the_next_server_takes_over() {
     let _two = other.register(&users(), endpoint(2)).await.unwrap();
     set_where(&mut sets, "the second is read", |set| set.len() == 2).await;
     assert!(first.asked("") <= asked + 2, "the first is in quarantine");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bad_answers_are_typed_errors_that_cost_little_and_pass() {
-    let good = r#"{"applications":{"apps__hashcode":"","application":[]}}"#;
-    for (name, answer, says) in [
-        ("garbage", Answer::new("200 OK", "", "<html>"), "no JSON"),
-        (
-            "another shape",
-            Answer::new("200 OK", "", "{\"a\":1}"),
-            "no applications",
-        ),
-        ("truncated", Answer::truncated("", good), "failed"),
-        (
-            "500",
-            Answer::new("500 Internal Server Error", "", "oops"),
-            "oops",
-        ),
-        ("429", Answer::new("429 Too Many Requests", "", ""), "429"),
-        (
-            "403",
-            Answer::new("403 Forbidden", "", "not ready"),
-            "not ready",
-        ),
-        ("endless", Answer::Endless, "more than 1048576 bytes"),
-        ("silent", Answer::Silence, "not answered within"),
-    ] {
-        let server = Hostile::start(answer).await;
-        let registry = at(server.url()).max_body(1 << 20).build().unwrap();
-        let mut sets = registry.watch(&users());
-        let first = timeout(PATIENCE, sets.next()).await.expect(name);
-        let text = first.unwrap().expect_err(name).to_string();
-        assert!(text.contains(says), "{name}: {text}");
-        assert!(text.contains(&server.address.to_string()), "{name}: {text}");
-        let polled = async { while sets.next().await.unwrap().is_err() {} };
-        assert!(
-            timeout(Duration::from_secs(1), polled).await.is_err(),
-            "{name}"
-        );
-        let asked = server.asked();
-        assert!(
-            (1..=10).contains(&asked),
-            "{name}: asked {asked} times in a second"
-        );
-        server.answer(Answer::new("200 OK", "", good));
-        set_where(&mut sets, name, EndpointSet::is_empty).await;
-    }
 }
 
 fn ran(command: &mut Command) -> Output {

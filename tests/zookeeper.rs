@@ -5,11 +5,17 @@ mod client_common;
 mod registry_common;
 mod server_common;
 
+use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use registry_common::{Mode, Proxy, set_where, users};
-use server_common::{Launch, Server, until, zookeeper_cluster};
+use server_common::{
+    Launch, Server, certificates, found, free_port, scripts, servers_dir, until, zookeeper_cluster,
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
 use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
 use waypost::{
     Discover as _, Endpoint, EndpointSet, RegistrationState, Registry as _, Status, testing,
@@ -140,6 +146,54 @@ async fn zk_cli_sees_ours_and_we_see_zk_clis() {
     set_where(&mut sets, "left", |set| set.len() == 1).await;
     let left = zk_cli(&server, &["ls", "/services/users"]);
     assert!(left.contains("[broken]"), "{left}");
+}
+
+/// Curator's service discovery, in Java, on that server.
+fn curator(server: &Server, words: &[&str]) -> Command {
+    let mut command = Command::new("bash");
+    let script = scripts().join("curator.sh");
+    command.arg(script).args(words);
+    command.env("PORT", server.port().to_string());
+    command.env("SERVERS_DIR", servers_dir());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curator_sees_ours_and_we_see_curators() {
+    let (Some(launch), true) = (Launch::of("zookeeper"), found("curator")) else {
+        return;
+    };
+    let server = launch.start().await;
+    let registry = at(server.address()).build().unwrap();
+    let plain = Endpoint::at("10.0.0.1:80").unwrap();
+    let full = Endpoint::builder("users-2.internal:8080").id("größe/2");
+    let full = full.weight(7).zone("eu-1a").metadata("version", "v2");
+    let full = full.build().unwrap();
+    let _plain = registry.register(&users(), plain).await.unwrap();
+    let _full = registry.register(&users(), full).await.unwrap();
+    let output = curator(&server, &["list", "users"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let line = |id: &str| listed.lines().find_map(|line| line.strip_prefix(id));
+    assert_eq!(line("10.0.0.1:80 "), Some("10.0.0.1 80 null"), "{listed}");
+    let full = line("größe/2 ").unwrap_or_else(|| panic!("{listed}"));
+    assert!(full.starts_with("users-2.internal 8080 "), "{listed}");
+    assert!(full.contains("version=v2"), "{listed}");
+
+    let mut sets = registry.watch(&users());
+    let mut theirs = curator(&server, &["register", "users", "theirs", "81"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let set = set_where(&mut sets, "theirs shows", |set| set.len() == 3).await;
+    let found = set.get(&"theirs".parse().unwrap()).unwrap();
+    assert_eq!(found.address().as_str(), "10.0.0.9:81");
+    // Its input ends, and it takes the entry out.
+    drop(theirs.stdin.take());
+    set_where(&mut sets, "theirs left", |set| set.len() == 2).await;
+    assert!(theirs.wait().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,6 +415,71 @@ async fn users_and_passwords_are_checked_and_never_shown() {
         skipped.example.to_string().contains("NoAuth"),
         "{skipped:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_checked_on_both_sides() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let (pki, other) = (certificates(), certificates());
+    let launch = launch.var("TLS_PORT", free_port().to_string());
+    let folder = pki.path().display().to_string();
+    let mut server = launch.var("TLS_DIR", folder).start().await;
+    let address = format!("127.0.0.1:{}", server.var_port("TLS_PORT"));
+    let read = |pki: &TempDir, file: &str| fs::read(pki.path().join(file)).unwrap();
+    let with = |authority: &TempDir, client: &TempDir| {
+        at(&*address)
+            .ca_certificate(read(authority, "ca.pem"))
+            .client_certificate(read(client, "client.pem"), read(client, "client.key"))
+    };
+    let right = with(&pki, &pki).build().unwrap();
+    testing::registry(right.clone(), PATIENCE).await;
+    let held = right.register(&users(), endpoint(1)).await.unwrap();
+    let plain = at(server.address()).build().unwrap();
+    let mut sets = plain.watch(&users());
+    set_where(&mut sets, "who reads plain text sees it", |set| {
+        set.len() == 1
+    })
+    .await;
+    server.restart().await;
+    until("the session goes on in TLS", PATIENCE, async || {
+        held.state().is_registered()
+    })
+    .await;
+
+    for (name, builder, why) in [
+        ("a stranger's server", with(&other, &pki), "certificate"),
+        ("a stranger as the client", with(&pki, &other), ""),
+        (
+            "nobody",
+            at(&*address).ca_certificate(read(&pki, "ca.pem")),
+            "",
+        ),
+        (
+            "the machine's authorities",
+            at(&*address).tls(),
+            "certificate",
+        ),
+        ("no TLS", at(&*address), ""),
+        (
+            "TLS to who has none",
+            at(server.address()).ca_certificate(read(&pki, "ca.pem")),
+            "",
+        ),
+    ] {
+        let registry = builder.build().unwrap();
+        let first = timeout(PATIENCE, registry.watch(&users()).next()).await;
+        let error = first.expect(name).unwrap().expect_err(name);
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains(why), "{name}: {text}");
+        assert!(text.contains("127.0.0.1:"), "{name}: {text}");
+    }
+    let error = at(&*address)
+        .ca_certificate("nonsense")
+        .build()
+        .unwrap_err();
+    assert!(error.is_invalid() && error.to_string().contains("ca_certificate"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

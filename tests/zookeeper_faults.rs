@@ -5,20 +5,15 @@ mod client_common;
 mod registry_common;
 mod server_common;
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{fs, io};
 
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _};
-use registry_common::{
-    Mode, Proxy, killed_and_restarted, killed_for_good, paused, restarted_empty, set_where, users,
-};
-use server_common::{Launch, Server, zookeeper_cluster};
+use futures::StreamExt as _;
+use registry_common::{Hurt, killed_for_good, no_call_is_lost, set_where, users};
+use server_common::{Launch, zookeeper_cluster};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -35,36 +30,6 @@ fn at(address: impl Into<String>) -> ZooKeeperBuilder {
     ZooKeeper::builder(address)
         .session_timeout(SESSION)
         .request_timeout(Duration::from_secs(1))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_while_the_server_is_killed_and_restarts() {
-    let Some(launch) = Launch::of("zookeeper") else {
-        return;
-    };
-    let mut server = launch.start().await;
-    let registry = at(server.address()).build().unwrap();
-    killed_and_restarted(&registry, &mut server).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_while_the_server_restarts_empty() {
-    let Some(launch) = Launch::of("zookeeper") else {
-        return;
-    };
-    let mut server = launch.start().await;
-    let registry = at(server.address()).build().unwrap();
-    restarted_empty(&registry, &mut server).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_while_the_server_is_paused_for_longer_than_a_session() {
-    let Some(launch) = Launch::of("zookeeper") else {
-        return;
-    };
-    let server = launch.start().await;
-    let registry = at(server.address()).build().unwrap();
-    paused(&registry, &server, SESSION + Duration::from_secs(2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,76 +51,12 @@ async fn no_call_is_lost_while_the_leader_of_three_is_killed() {
     killed_for_good(&registry, &mut cluster[leads]).await;
 }
 
-/// A ZooKeeper behind a proxy, and what can be done to both.
-struct Hurt {
-    server: Server,
-    proxy: Proxy,
-    /// The folder of its data as it was before anything was registered.
-    older: tempfile::TempDir,
-}
-
-impl Hurt {
-    async fn new(mut server: Server) -> Self {
-        let older = tempfile::tempdir().unwrap();
-        server.kill();
-        copy(&server.dir().join("data"), older.path());
-        server.restart().await;
-        let proxy = Proxy::start(server.address()).await;
-        Self {
-            server,
-            proxy,
-            older,
-        }
-    }
-}
-
-/// Puts a copy of `from` in the place of what is in `to`.
-fn copy(from: &Path, to: &Path) {
-    fs::remove_dir_all(to).unwrap();
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(copied.unwrap().success());
-}
-
-impl testing::Faults for Hurt {
-    fn hurt(&mut self, fault: Fault) -> BoxFuture<'_, bool> {
-        async move {
-            match fault {
-                Fault::Cut => self.proxy.set(Mode::Cut),
-                Fault::Garbage => self.proxy.set(Mode::Garbage),
-                Fault::HalfOpen | Fault::SessionLost => self.server.pause().await,
-                Fault::Restart => self.server.kill(),
-                Fault::BackEmpty => self.server.forget(),
-                Fault::BackOlder => {
-                    self.server.kill();
-                    copy(self.older.path(), &self.server.dir().join("data"));
-                }
-                // It has no index that clients wait on.
-                _ => return false,
-            }
-            true
-        }
-        .boxed()
-    }
-
-    fn heal(&mut self, fault: Fault) -> BoxFuture<'_, ()> {
-        async move {
-            match fault {
-                Fault::HalfOpen | Fault::SessionLost => self.server.resume(),
-                Fault::Restart | Fault::BackEmpty | Fault::BackOlder => {
-                    self.server.restart().await;
-                }
-                _ => self.proxy.set(Mode::Open),
-            }
-        }
-        .boxed()
-    }
-
-    fn lasting(&self, fault: Fault) -> Duration {
-        match fault {
-            Fault::SessionLost => SESSION + Duration::from_secs(2),
-            _ => Duration::from_secs(2),
-        }
-    }
+/// All but the index: there is none that clients wait on.
+fn has_all(tried: &[Fault]) {
+    let all = Fault::ALL
+        .into_iter()
+        .filter(|fault| *fault != Fault::IndexReset);
+    assert_eq!(tried, all.collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,13 +64,19 @@ async fn keeps_the_laws_of_chaos() {
     let Some(launch) = Launch::of("zookeeper") else {
         return;
     };
-    let hurt = Hurt::new(launch.start().await).await;
+    let hurt = Hurt::new(launch.start().await, SESSION, None).await;
     let registry = at(hurt.proxy.address.to_string()).build().unwrap();
-    let mut tried = testing::chaos(registry, hurt, Duration::from_mins(1)).await;
-    tried.push(Fault::IndexReset);
-    for fault in Fault::ALL {
-        assert!(tried.contains(&fault), "every fault there is: {fault:?}");
-    }
+    has_all(&testing::chaos(registry, hurt, Duration::from_mins(1)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_whatever_happens_to_the_server() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let hurt = Hurt::new(launch.start().await, SESSION, None).await;
+    let registry = at(hurt.proxy.address.to_string()).build().unwrap();
+    has_all(&no_call_is_lost(&registry, hurt).await);
 }
 
 /// A message: its length and what is in it.

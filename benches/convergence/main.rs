@@ -16,6 +16,7 @@ mod subjects;
 
 use std::time::{Duration, Instant};
 
+use waypost::registry::{Consul, Etcd, ZooKeeper};
 use waypost::{Balancer, Discover, Outcome};
 
 /// A registry and the way to change it.
@@ -89,15 +90,15 @@ async fn main() {
     if let Some(dns) = subjects::InDns::start().await {
         measure(dns).await;
     }
-    if let Some(consul) = subjects::InConsul::start().await {
+    if let Some(consul) = subjects::Served::<Consul>::start().await {
         measure(consul).await;
         many::in_consul().await;
     }
-    if let Some(etcd) = subjects::InEtcd::start().await {
+    if let Some(etcd) = subjects::Served::<Etcd>::start().await {
         measure(etcd).await;
         many::in_etcd().await;
     }
-    if let Some(zookeeper) = subjects::InZooKeeper::start().await {
+    if let Some(zookeeper) = subjects::Served::<ZooKeeper>::start().await {
         measure(zookeeper).await;
     }
     measure(subjects::InEureka::start().await).await;

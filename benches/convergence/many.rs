@@ -10,8 +10,9 @@ use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use waypost::registry::{Consul, Etcd};
-use waypost::{Discover, ServiceName};
+use waypost::{Balancer, Discover, ServiceName};
 
+use super::PATIENCE;
 use super::server_common::{Launch, Server, http_get};
 
 const MANY: usize = 10_000;
@@ -21,7 +22,8 @@ pub(super) async fn in_consul() {
     let Some(launch) = Launch::of("consul") else {
         return;
     };
-    let server = launch.start().await;
+    // A server, as in production: one in `-dev` pretty-prints, to twice as much.
+    let server = launch.var("EXPECT", "1").start().await;
     let mut agent = Agent::connect(server.port()).await;
     for i in 0..MANY {
         agent.register(i, 1).await;
@@ -40,8 +42,8 @@ pub(super) async fn in_consul() {
 
     let registry = Consul::builder(format!("http://{}", server.address())).build();
     let registry = registry.expect("the settings are right");
-    let (first, cost) = read(registry, async |i| agent.register(i, 2).await).await;
-    tell("Consul", text.len(), alone, first, cost);
+    let seen = read(registry, async |i, weight| agent.register(i, weight).await).await;
+    tell("Consul", text.len(), alone, &seen);
 }
 
 pub(super) async fn in_etcd() {
@@ -63,18 +65,12 @@ pub(super) async fn in_etcd() {
 
     let registry = Etcd::builder(format!("http://{}", server.address())).build();
     let registry = registry.expect("the settings are right");
-    let change = async |i| {
-        let put = format!("\n{}\n\n", put_in_etcd(i, 2));
+    let change = async |i, weight| {
+        let put = format!("\n{}\n\n", put_in_etcd(i, weight));
         etcdctl(&server, &["txn"], &put);
     };
-    let (first, cost) = read(registry, change).await;
-    tell(
-        "etcd (its answer by etcdctl)",
-        all.len(),
-        alone,
-        first,
-        cost,
-    );
+    let seen = read(registry, change).await;
+    tell("etcd (its answer by etcdctl)", all.len(), alone, &seen);
 }
 
 fn put_in_etcd(i: usize, weight: u32) -> String {
@@ -103,42 +99,86 @@ fn etcdctl(server: &Server, words: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).expect("etcdctl speaks UTF-8")
 }
 
-/// The time to the first set, and what one change costs of our CPU.
-async fn read(registry: impl Discover, mut change: impl AsyncFnMut(usize)) -> (Duration, Duration) {
+struct Seen {
+    /// The time to it.
+    first_set: Duration,
+    /// What one change costs of our CPU.
+    change: Duration,
+    /// And with a balancer that reads it.
+    with_balancer: Duration,
+}
+
+async fn read(registry: impl Discover, mut change: impl AsyncFnMut(usize, u32)) -> Seen {
     let service: ServiceName = "many".parse().expect("it is a name");
     let begun = Instant::now();
     let mut sets = registry.watch(&service);
     let first = sets.next().await.expect("no end").expect("it answers");
-    let took = begun.elapsed();
+    let first_set = begun.elapsed();
     assert_eq!(first.len(), MANY);
+    let mut next = async || drop(sets.next().await.expect("no end").expect("it answers"));
+    let cost = cost_of(async |i| change(i, 2).await, &mut next).await;
+    drop(sets);
 
-    let mut cost = Duration::ZERO;
-    for i in 0..CHANGES {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let before = own_cpu();
-        change(i * 400).await;
-        sets.next().await.expect("no end").expect("it answers");
-        cost += own_cpu().saturating_sub(before);
+    let balancer = Balancer::builder("many").build(registry).await;
+    let balancer = balancer.expect("the service has a name");
+    balancer.ready(PATIENCE).await.expect("it answers");
+    let mut before = balancer.current();
+    let mut next = async || {
+        while balancer.current().version() == before.version() {
+            tokio::time::sleep(LOOK).await;
+        }
+        before = balancer.current();
+    };
+    let with_balancer = cost_of(async |i| change(i, 3).await, &mut next).await;
+    Seen {
+        first_set,
+        change: cost,
+        with_balancer,
     }
-    (took, cost / CHANGES as u32)
 }
 
-fn tell(what: &str, bytes: usize, alone: Duration, first: Duration, cost: Duration) {
+/// How often is looked for a change in a balancer: it costs next to nothing.
+const LOOK: Duration = Duration::from_millis(5);
+
+async fn cost_of(mut change: impl AsyncFnMut(usize), next: &mut impl AsyncFnMut()) -> Duration {
+    let mut cost = Duration::ZERO;
+    for i in 0..CHANGES {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let before = own_cpu();
+        change(i * 400).await;
+        next().await;
+        cost += own_cpu().saturating_sub(before);
+    }
+    cost / CHANGES as u32
+}
+
+fn tell(what: &str, bytes: usize, alone: Duration, seen: &Seen) {
+    let Seen {
+        first_set,
+        change,
+        with_balancer,
+    } = seen;
     println!(
         "{what}, {MANY} instances ({:.1} MB): the server's own answer {alone:.0?}, our first set \
-         {first:.0?}; one change {cost:.1?} of our CPU",
+         {first_set:.0?}; one change {change:.1?} of our CPU, {with_balancer:.1?} with a balancer",
         bytes as f64 / 1e6,
     );
 }
 
-/// User and system time of this process, in the kernel's ticks of 10 ms: the
-/// mean of many changes is finer.
+/// User and system time of this process' threads.
 fn own_cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").expect("Linux tells it");
-    let (_, rest) = stat.rsplit_once(") ").expect("the name is in brackets");
-    let ticks = rest.split(' ').skip(11).take(2);
-    let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
+    let threads = fs::read_dir("/proc/self/task").expect("Linux tells it");
+    let nanoseconds = threads.map(|thread| {
+        let path = thread.expect("it can be read").path().join("schedstat");
+        // A thread may have ended since.
+        let stat = fs::read_to_string(path).unwrap_or_default();
+        let on_a_core = stat
+            .split(' ')
+            .next()
+            .and_then(|field| field.parse::<u64>().ok());
+        on_a_core.unwrap_or_default()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// One connection to an agent that is kept for all requests.

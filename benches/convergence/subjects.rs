@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use waypost::registry::{Consul, Dns, Etcd, Eureka, File, ZooKeeper};
-use waypost::{Discover, Endpoint, InMemory, Registration, Registry as _, ServiceName};
+use waypost::{Discover, Endpoint, Error, InMemory, Registration, Registry, ServiceName};
 
 use super::Subject;
 use super::eureka_server::EurekaServer;
@@ -130,113 +130,89 @@ impl Subject for InDns {
     }
 }
 
-pub(super) struct InConsul {
+/// A registry on a real server: one handle writes, and another one reads.
+pub(super) struct Served<R> {
     _server: Server,
-    writer: Consul,
-    reader: Consul,
+    writer: R,
+    reader: R,
     held: Option<Registration>,
 }
 
-impl InConsul {
+/// What differs between them.
+pub(super) trait Backend: Registry + Clone {
+    const NAME: &'static str;
+    const BOUND: &'static str;
+    const ROUNDS: u16;
+    /// Before a change, for what follows no faster.
+    const PAUSE: Duration = Duration::ZERO;
+    /// The server's name in `tests/servers`.
+    const SERVER: &'static str;
+
+    fn at(server: &Server) -> Result<Self, Error>;
+}
+
+impl<R: Backend> Served<R> {
     pub(super) async fn start() -> Option<Self> {
-        let server = Launch::of("consul")?.start().await;
-        let build = || Consul::builder(format!("http://{}", server.address())).build();
+        let server = Launch::of(R::SERVER)?.start().await;
         Some(Self {
-            writer: build().expect("the settings are right"),
-            reader: build().expect("the settings are right"),
+            writer: R::at(&server).expect("the settings are right"),
+            reader: R::at(&server).expect("the settings are right"),
             _server: server,
             held: None,
         })
     }
 }
 
-impl Subject for InConsul {
-    const NAME: &'static str = "Consul";
-    const BOUND: &'static str = "a blocking query";
-    const ROUNDS: u16 = 200;
+impl<R: Backend> Subject for Served<R> {
+    const NAME: &'static str = R::NAME;
+    const BOUND: &'static str = R::BOUND;
+    const ROUNDS: u16 = R::ROUNDS;
 
     fn source(&self) -> impl Discover {
         self.reader.clone()
     }
 
     async fn change(&mut self, port: u16) {
-        // Slower than the ten a second that a watch follows without waiting.
-        tokio::time::sleep(Duration::from_millis(120)).await;
+        tokio::time::sleep(R::PAUSE).await;
         let service = users();
         let registering = self.writer.register(&service, endpoint(port));
-        self.held = Some(registering.await.expect("the agent takes it"));
+        self.held = Some(registering.await.expect("the server takes it"));
     }
 }
 
-pub(super) struct InEtcd {
-    _server: Server,
-    writer: Etcd,
-    reader: Etcd,
-    held: Option<Registration>,
-}
+impl Backend for Consul {
+    const NAME: &'static str = "Consul";
+    const BOUND: &'static str = "a blocking query";
+    const ROUNDS: u16 = 100;
+    /// Slower than the five answers a second that a watch follows without
+    /// waiting, of which there may be two for a change.
+    const PAUSE: Duration = Duration::from_millis(400);
+    const SERVER: &'static str = "consul";
 
-impl InEtcd {
-    pub(super) async fn start() -> Option<Self> {
-        let server = Launch::of("etcd")?.start().await;
-        let build = || Etcd::builder(format!("http://{}", server.address())).build();
-        Some(Self {
-            writer: build().expect("the settings are right"),
-            reader: build().expect("the settings are right"),
-            _server: server,
-            held: None,
-        })
+    fn at(server: &Server) -> Result<Self, Error> {
+        Self::builder(format!("http://{}", server.address())).build()
     }
 }
 
-impl Subject for InEtcd {
+impl Backend for Etcd {
     const NAME: &'static str = "etcd";
     const BOUND: &'static str = "a watch";
     const ROUNDS: u16 = 200;
+    const SERVER: &'static str = "etcd";
 
-    fn source(&self) -> impl Discover {
-        self.reader.clone()
-    }
-
-    async fn change(&mut self, port: u16) {
-        let service = users();
-        let registering = self.writer.register(&service, endpoint(port));
-        self.held = Some(registering.await.expect("the server takes it"));
+    fn at(server: &Server) -> Result<Self, Error> {
+        Self::builder(format!("http://{}", server.address())).build()
     }
 }
 
-pub(super) struct InZooKeeper {
-    _server: Server,
-    writer: ZooKeeper,
-    reader: ZooKeeper,
-    held: Option<Registration>,
-}
-
-impl InZooKeeper {
-    pub(super) async fn start() -> Option<Self> {
-        let server = Launch::of("zookeeper")?.start().await;
-        let build = || ZooKeeper::builder(server.address()).build();
-        Some(Self {
-            writer: build().expect("the settings are right"),
-            reader: build().expect("the settings are right"),
-            _server: server,
-            held: None,
-        })
-    }
-}
-
-impl Subject for InZooKeeper {
+impl Backend for ZooKeeper {
     const NAME: &'static str = "ZooKeeper";
     const BOUND: &'static str = "an event, and a request for what changed";
     const ROUNDS: u16 = 200;
+    const SERVER: &'static str = "zookeeper";
 
-    fn source(&self) -> impl Discover {
-        self.reader.clone()
-    }
-
-    async fn change(&mut self, port: u16) {
-        let service = users();
-        let registering = self.writer.register(&service, endpoint(port));
-        self.held = Some(registering.await.expect("the server takes it"));
+    fn at(server: &Server) -> Result<Self, Error> {
+        Self::builder(server.address()).build()
     }
 }
 

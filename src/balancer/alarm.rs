@@ -4,6 +4,7 @@ use tokio::sync::Notify;
 
 use crate::health::outlier::OutlierEjection;
 use crate::stats::{EndpointStats, Outcome, Trial};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Told of failed calls and of trial calls; wakes the balancer's driver when
 /// there is something to decide.
@@ -13,6 +14,8 @@ use crate::stats::{EndpointStats, Outcome, Trial};
 #[derive(Debug)]
 pub(super) struct Alarm {
     ejection: Option<OutlierEjection>,
+    /// Whether it was rung since calls fail.
+    failing: AtomicBool,
     wake: Notify,
 }
 
@@ -20,6 +23,7 @@ impl Alarm {
     pub(super) fn new(ejection: Option<OutlierEjection>) -> Self {
         Self {
             ejection,
+            failing: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -33,8 +37,16 @@ impl Alarm {
         };
         let rings = outcome.is_failure() && ejection.rings(stats.failed(outcome));
         if told || rings {
+            if outcome.is_failure() {
+                self.failing.store(true, Ordering::Relaxed);
+            }
             self.ring();
         }
+    }
+
+    /// Whether it was rung since calls fail, since this was asked last.
+    pub(super) fn take_failing(&self) -> bool {
+        self.failing.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn ring(&self) {

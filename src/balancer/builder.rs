@@ -161,16 +161,19 @@ impl BalancerBuilder {
     ///
     /// [`Error::is_invalid`] when the service's name is none, and an error that
     /// says so when there is no Tokio runtime to run the driver.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a source is handed over; `Arc` and clonable handles are sources too"
-    )]
     pub fn spawn(self, discover: impl Discover) -> Result<Balancer, Error> {
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime("a balancer"))?;
         let guard = self.removal_guard.filter(|_| !discover.is_authoritative());
         let (balancer, updater) = self.manual()?;
         let answers = discover.watch(balancer.service());
-        let task = runtime.spawn(driver::run(updater, answers, guard.map(Guard::new)));
+        let service = balancer.service().clone();
+        let look_again = move || discover.look_again(&service);
+        let task = runtime.spawn(driver::run(
+            updater,
+            answers,
+            guard.map(Guard::new),
+            look_again,
+        ));
         Ok(Balancer {
             _driver: Some(Arc::new(Driver(task.abort_handle()))),
             ..balancer

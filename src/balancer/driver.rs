@@ -34,10 +34,14 @@ const COLLECT: Duration = Duration::from_secs(1);
 /// gone costs a second of failed attempts.
 const REVIEW: Duration = Duration::from_secs(1);
 
+/// Calls that fail are told to the source no more often than this.
+const HINTS: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(
     updater: Updater,
     answers: BoxStream<'static, Result<EndpointSet, Error>>,
     guard: Option<Guard>,
+    look_again: impl Fn(),
 ) {
     let mut answers = answers.fuse();
     let mut feed = Feed {
@@ -47,6 +51,7 @@ pub(super) async fn run(
     };
     let (mut leftovers, mut ended) = (false, false);
     let mut review = Instant::now();
+    let mut hinted: Option<Instant> = None;
     loop {
         let answer = tokio::select! {
             answer = answers.next(), if !ended => answer,
@@ -56,6 +61,11 @@ pub(super) async fn run(
                 continue;
             }
             () = feed.updater.wait(), if feed.updater.listens() => {
+                let rested = hinted.is_none_or(|hinted| hinted.elapsed() >= HINTS);
+                if feed.updater.take_failing() && rested {
+                    look_again();
+                    hinted = Some(Instant::now());
+                }
                 feed.updater.look_now();
                 leftovers = feed.updater.collect();
                 continue;

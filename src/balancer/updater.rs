@@ -190,6 +190,12 @@ impl Updater {
         self.core.alarm.is_some()
     }
 
+    /// Whether calls fail again and again, since this was asked last.
+    pub(super) fn take_failing(&self) -> bool {
+        let alarm = self.core.alarm.as_ref();
+        alarm.is_some_and(|alarm| alarm.take_failing())
+    }
+
     /// Waits until there is something to look at.
     pub(super) async fn wait(&self) {
         let Some(alarm) = &self.core.alarm else {

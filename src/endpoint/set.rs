@@ -124,6 +124,47 @@ impl EndpointSet {
         Ok(self.followed_by(shared))
     }
 
+    /// The set that follows this one with these endpoints, the first of each
+    /// id, of which it shares those that are equal to its own; and those that
+    /// were left out. O(n log n), and O(n) where they are ordered by id.
+    #[cfg(any(
+        test,
+        feature = "consul",
+        feature = "dns",
+        feature = "etcd",
+        feature = "eureka",
+        feature = "zookeeper"
+    ))]
+    pub(crate) fn next_of_firsts(
+        &self,
+        mut endpoints: Vec<Arc<Endpoint>>,
+    ) -> (Self, Vec<Arc<Endpoint>>) {
+        // Stable: the first of an id stays the first.
+        endpoints.sort_by(|a, b| a.id().cmp(b.id()));
+        let mut left_out = Vec::new();
+        endpoints.dedup_by(|later, first| {
+            let is_same = later.id() == first.id();
+            if is_same {
+                left_out.push(Arc::clone(later));
+            }
+            is_same
+        });
+        let mut old = self.endpoints.iter().peekable();
+        for endpoint in &mut endpoints {
+            // Most were told before, and stand where they stood.
+            if old.next_if(|old| Arc::ptr_eq(old, endpoint)).is_some() {
+                continue;
+            }
+            while old.next_if(|old| old.id() < endpoint.id()).is_some() {}
+            if let Some(old) = old.next_if(|old| old.id() == endpoint.id())
+                && old == endpoint
+            {
+                *endpoint = Arc::clone(old);
+            }
+        }
+        (self.followed_by(endpoints), left_out)
+    }
+
     /// The set that follows this one with `endpoint` in it, in the place of
     /// the one with the same id if there was one. O(n).
     #[must_use]

@@ -4,8 +4,8 @@
 //! A backend says how it gets its next whole answer ([`Source`]); [`follow`]
 //! makes the stream of [`Discover::watch`](super::Discover::watch) of it.
 
-use std::collections::HashSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -13,7 +13,7 @@ use futures::stream::{self, BoxStream};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::endpoint::{Endpoint, EndpointId, EndpointSet, Skipped};
+use crate::endpoint::{Endpoint, EndpointSet, Skipped};
 use crate::error::Error;
 use crate::rng::Rng;
 
@@ -46,8 +46,9 @@ pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Sen
 /// All endpoints of a service, as its registry tells them.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
-    /// In any order; of two with the same id, the first is taken.
-    pub(crate) endpoints: Vec<Endpoint>,
+    /// In any order; of two with the same id, the first is taken. Those that
+    /// are shared with the answer before are known to be the same at a glance.
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
     /// What could not be read.
     pub(crate) skipped: Option<Skipped>,
 }
@@ -104,7 +105,7 @@ impl<S: Source> Follower<S> {
                 }
             };
             self.good_since.get_or_insert_with(Instant::now);
-            if let Some(set) = self.take(answer)? {
+            if let Some(set) = self.take(answer) {
                 return Ok(set);
             }
         }
@@ -119,53 +120,36 @@ impl<S: Source> Follower<S> {
     }
 
     /// The set to tell; none when it was told already.
-    fn take(&mut self, answer: Answer) -> Result<Option<EndpointSet>, Error> {
-        let (endpoints, skipped) = first_of_each_id(answer);
-        let count = |skipped: Option<&Skipped>| skipped.map_or(0, |skipped| skipped.count);
-        let set = match &self.told {
-            None => EndpointSet::empty().next(endpoints)?,
-            Some(told) => {
-                let set = told.set.next(endpoints)?;
-                let nothing_new = set.version() == told.set.version()
-                    && count(skipped.as_ref()) == count(told.set.skipped());
-                if nothing_new && !told.failed_since {
-                    return Ok(None);
-                }
-                set
-            }
-        }
-        .with_skipped(skipped);
-        self.told = Some(Told {
-            set: set.clone(),
-            failed_since: false,
-        });
-        Ok(Some(set))
-    }
-}
-
-fn first_of_each_id(answer: Answer) -> (Vec<Endpoint>, Option<Skipped>) {
-    let Answer {
-        mut endpoints,
-        mut skipped,
-    } = answer;
-    let mut seen: HashSet<EndpointId> = HashSet::with_capacity(endpoints.len());
-    endpoints.retain(|endpoint| {
-        let first = seen.insert(endpoint.id().clone());
-        if !first {
+    fn take(&mut self, answer: Answer) -> Option<EndpointSet> {
+        let empty = EndpointSet::empty();
+        let before = self.told.as_ref().map_or(&empty, |told| &told.set);
+        let (set, twice) = before.next_of_firsts(answer.endpoints);
+        let mut skipped = answer.skipped;
+        for endpoint in twice {
             let reason = "another entry of the service has this id, and came first";
             let refused = Error::invalid("endpoint.id", endpoint.id(), reason);
             Skipped::count(&mut skipped, refused);
         }
-        first
-    });
-    (endpoints, skipped)
+        let count = |skipped: Option<&Skipped>| skipped.map_or(0, |skipped| skipped.count);
+        let nothing_new =
+            set.version() == before.version() && count(skipped.as_ref()) == count(before.skipped());
+        if nothing_new && self.told.as_ref().is_some_and(|told| !told.failed_since) {
+            return None;
+        }
+        let set = set.with_skipped(skipped);
+        self.told = Some(Told {
+            set: set.clone(),
+            failed_since: false,
+        });
+        Some(set)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
     use std::future::pending;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -199,7 +183,7 @@ mod tests {
     }
 
     fn answer(ports: &[u16]) -> Answer {
-        let at = |port: &u16| Endpoint::at(format!("10.0.0.1:{port}")).unwrap();
+        let at = |port: &u16| Arc::new(Endpoint::at(format!("10.0.0.1:{port}")).unwrap());
         Answer {
             endpoints: ports.iter().map(at).collect(),
             skipped: None,

@@ -7,11 +7,12 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -21,7 +22,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::transport::{Tls, causes, checked_urls, tcp};
+use super::tls::Tls;
+use super::transport::{causes, checked_urls, tcp};
 use crate::error::Error;
 
 /// The servers of one registry, the first preferred.
@@ -173,7 +175,17 @@ impl Servers {
         Error::registry(self.origin(reply.server), reason)
     }
 
+    /// Asks once more when the connection was closed before it was answered: a
+    /// server closes one that was idle just as it is used again, and whatever
+    /// is asked here may be asked twice.
     async fn exchange(&self, server: usize, ask: &Ask) -> Result<Reply, Trouble> {
+        match self.exchange_once(server, ask).await {
+            Err(trouble) if was_cut(&*trouble.0) => self.exchange_once(server, ask).await,
+            other => other,
+        }
+    }
+
+    async fn exchange_once(&self, server: usize, ask: &Ask) -> Result<Reply, Trouble> {
         let url = format!("{}{}", self.urls[server], ask.path);
         let mut request = http::Request::builder()
             .method(ask.method.clone())
@@ -191,18 +203,26 @@ impl Servers {
         let (head, body) = answer
             .map_err(|error| Trouble(Box::new(error)))?
             .into_parts();
-        let body = Limited::new(body, self.max_body).collect().await;
-        let body = body.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let limit = format!("its answer has more than {} bytes", self.max_body);
-                return Trouble(limit.into());
+        let mut body = Limited::new(body, self.max_body);
+        // Each frame is copied and let go of, so that the connection's buffer
+        // is used again: of a long answer, no more than one copy is held.
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    let limit = format!("its answer has more than {} bytes", self.max_body);
+                    return Trouble(limit.into());
+                }
+                Trouble(error)
+            })?;
+            if let Some(data) = frame.data_ref() {
+                whole.extend_from_slice(data);
             }
-            Trouble(error)
-        })?;
+        }
         Ok(Reply {
             status: head.status,
             headers: head.headers,
-            body: body.to_bytes(),
+            body: whole.freeze(),
             server,
         })
     }
@@ -249,6 +269,28 @@ impl fmt::Display for Trouble {
 }
 
 impl StdError for Trouble {}
+
+/// Whether a connection ended without a word of an answer.
+fn was_cut(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let hyper = error.downcast_ref::<hyper::Error>();
+        if hyper.is_some_and(|error| error.is_incomplete_message() || error.is_canceled()) {
+            return true;
+        }
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            )
+        }) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
 
 fn without_query(path: &str) -> &str {
     path.split('?').next().unwrap_or(path)

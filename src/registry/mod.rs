@@ -51,6 +51,8 @@ mod fixed;
     feature = "zookeeper"
 ))]
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 #[cfg(any(feature = "consul", feature = "eureka"))]
 mod http;
@@ -60,6 +62,13 @@ mod record;
 mod registration;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+#[cfg(any(
+    feature = "consul",
+    feature = "etcd",
+    feature = "eureka",
+    feature = "zookeeper"
+))]
+mod tls;
 #[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
 mod transport;
 #[cfg(feature = "zookeeper")]
@@ -120,6 +129,14 @@ pub trait Discover: Send + Sync + 'static {
     fn is_authoritative(&self) -> bool {
         false
     }
+
+    /// A hint that calls to the service's endpoints fail, so that what was told
+    /// of them may be old: those who ask from time to time ask now.
+    ///
+    /// A balancer gives it when calls to an endpoint fail in a row, at most once
+    /// a second. It is cheap and never waits; a source that is told of changes
+    /// has nothing to do. Sources around others hand it on.
+    fn look_again(&self, _service: &ServiceName) {}
 }
 
 /// A source that takes entries, too.
@@ -152,6 +169,10 @@ macro_rules! deref {
 
             fn is_authoritative(&self) -> bool {
                 (**self).is_authoritative()
+            }
+
+            fn look_again(&self, service: &ServiceName) {
+                (**self).look_again(service);
             }
         }
 

@@ -50,26 +50,3 @@ pub(super) fn endpoint(
     record.insert("address".to_owned(), address);
     serde_json::from_value(Value::Object(record))
 }
-
-/// Breaks a value in a way that files and servers break them.
-#[cfg(test)]
-pub(super) fn mutate(value: &mut Vec<u8>, rng: &mut crate::rng::Rng) {
-    const PIECES: [&[u8]; 8] = [
-        b"\"", b"{", b"}", b",", b"null", b"1e99", b"\\u0000", b"\xff",
-    ];
-    if value.is_empty() {
-        return;
-    }
-    let at = rng.below(value.len() as u32) as usize;
-    match rng.below(5) {
-        0 => value[at] = rng.below(256) as u8,
-        1 => drop(value.remove(at)),
-        2 => value.truncate(at),
-        3 => drop(value.splice(at..at, PIECES[rng.below(8) as usize].iter().copied())),
-        _ => {
-            let end = (at + rng.below(20) as usize).min(value.len());
-            let copy = value[at..end].to_vec();
-            drop(value.splice(at..at, copy));
-        }
-    }
-}

@@ -22,6 +22,9 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::fs;
 use std::future::pending;
 use std::io::{self, Read as _, Write as _};
@@ -125,6 +128,10 @@ impl<D: Discover> Discover for Snapshotted<D> {
 
     fn is_authoritative(&self) -> bool {
         self.inner.is_authoritative()
+    }
+
+    fn look_again(&self, service: &ServiceName) {
+        self.inner.look_again(service);
     }
 }
 
@@ -317,16 +324,21 @@ fn read(path: &Path, service: &ServiceName) -> Result<Option<EndpointSet>, Error
     if content.len() as u64 > LARGEST {
         return Err(refused(format!("it is larger than {} MB", LARGEST >> 20)));
     }
-    let body = body(&content).map_err(|reason| refused(reason.into()))?;
+    parse(&content, service).map(Some).map_err(refused)
+}
+
+/// The set of a service in a snapshot; the `Err` says what is wrong.
+fn parse(content: &[u8], service: &ServiceName) -> Result<EndpointSet, String> {
+    let body = body(content)?;
     let stored: Stored = serde_json::from_slice(body)
-        .map_err(|error| refused(format!("it cannot be understood: {error}")))?;
+        .map_err(|error| format!("it cannot be understood: {error}"))?;
     if stored.service != service.as_str() {
-        return Err(refused(format!("it is of service `{}`", stored.service)));
+        return Err(format!("it is of service `{}`", stored.service));
     }
     if now().saturating_sub(stored.saved) > OLDEST.as_secs() {
-        return Err(refused(format!("it is older than {OLDEST:?}")));
+        return Err(format!("it is older than {OLDEST:?}"));
     }
-    Ok(Some(stored.set))
+    Ok(stored.set)
 }
 
 /// What is behind the first line, if that is as it should be.
@@ -349,20 +361,27 @@ fn checksum(body: &[u8]) -> String {
     format!("{:016x}", key_hash(body))
 }
 
-/// Writes beside and renames over, so that there is always a whole file, also
-/// after a crash.
-fn write(path: &Path, service: &ServiceName, set: &EndpointSet) -> io::Result<()> {
+/// A snapshot, whole.
+fn content_of(service: &ServiceName, set: &EndpointSet) -> io::Result<Vec<u8>> {
     let stored = Stored {
         service: service.as_str().to_owned(),
         saved: now(),
         set: set.clone(),
     };
     let body = serde_json::to_vec(&stored)?;
+    let mut content = format!("{MAGIC} {}\n", checksum(&body)).into_bytes();
+    content.extend(body);
+    Ok(content)
+}
+
+/// Writes beside and renames over, so that there is always a whole file, also
+/// after a crash.
+fn write(path: &Path, service: &ServiceName, set: &EndpointSet) -> io::Result<()> {
+    let content = content_of(service, set)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let beside = temporary(folder, "writing");
     let written = fs::File::create(&beside).and_then(|mut file| {
-        writeln!(file, "{MAGIC} {}", checksum(&body))?;
-        file.write_all(&body)?;
+        file.write_all(&content)?;
         file.sync_all()?;
         fs::rename(&beside, path)
     });

@@ -96,9 +96,20 @@ impl EurekaServer {
         self.state.lock().expect("no test panics in here").broken = status;
     }
 
-    /// Leaves changes out of the deltas from now on.
-    pub(crate) fn lossy(&self) {
-        self.state.lock().expect("no test panics in here").lossy = true;
+    /// Leaves changes out of the deltas from now on, or no more.
+    pub(crate) fn lossy(&self, is_lossy: bool) {
+        self.state.lock().expect("no test panics in here").lossy = is_lossy;
+    }
+
+    /// Knows only the first instance of each application, as at some time before.
+    pub(crate) fn older(&self) {
+        let mut state = self.state.lock().expect("no test panics in here");
+        for leases in state.apps.values_mut() {
+            while leases.len() > 1 {
+                leases.pop_last();
+            }
+        }
+        state.changes.clear();
     }
 
     /// Takes out what was not renewed for its duration.

@@ -15,6 +15,10 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) enum Answer {
     /// These bytes, and the connection is closed.
     Raw(Vec<u8>),
+    /// These bytes; and when the connection is used again, it is closed.
+    Once(Vec<u8>),
+    /// What this makes of how many were asked before.
+    Each(fn(u64) -> Self),
     /// A head that promises chunks, and then zeros without end.
     Endless,
     /// Nothing, and the connection stays open.
@@ -116,15 +120,23 @@ async fn serve(
             _ => return,
         }
     }
-    asked.fetch_add(1, Ordering::Relaxed);
-    let told = answer.lock().expect("no test panics in here").clone();
+    let before = asked.fetch_add(1, Ordering::Relaxed);
+    let mut told = answer.lock().expect("no test panics in here").clone();
+    if let Answer::Each(make) = told {
+        told = make(before);
+    }
     match told {
+        Answer::Each(_) => unreachable!("an answer is made of bytes"),
         Answer::Raw(bytes) => {
             // Whoever asked may be gone.
             drop(stream.write_all(&bytes).await);
             drop(stream.shutdown().await);
             // A close with unread bytes would take the answer back.
             while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+        }
+        Answer::Once(bytes) => {
+            drop(stream.write_all(&bytes).await);
+            drop(stream.read(&mut buffer).await);
         }
         Answer::Endless => {
             let head = "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
+mod hurt;
 mod proxy;
 
 use std::sync::Arc;
@@ -12,12 +13,14 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use waypost::testing::{Fault, Faults};
 use waypost::{Balancer, Endpoint, EndpointSet, Error, Registration, Registry, ServiceName};
 
 use crate::client_common::Server as HttpServer;
 use crate::server_common::{Server, until};
 
+pub(crate) use hurt::{Hurt, Moment};
 pub(crate) use proxy::{Mode, Proxy};
 
 /// Generous, as several servers start at once on two cores.
@@ -134,43 +137,26 @@ pub(crate) async fn all_registered(held: &[Registration], registry: &impl Regist
         .expect("all three are up again");
 }
 
-/// Its server dies while calls go on, until that is noticed, and is back as it starts by itself.
-pub(crate) async fn killed_and_restarted(registry: &(impl Registry + Clone), server: &mut Server) {
+/// Real calls go on while each fault lasts, and after it every entry is there again; gives the faults that there
+/// were.
+pub(crate) async fn no_call_is_lost(
+    registry: &(impl Registry + Clone),
+    mut faults: impl Faults,
+) -> Vec<Fault> {
+    let mut tried = Vec::new();
     let (_replicas, held) = replicas(registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.kill();
-    load.goes_on().await;
-    until("a beat failed", PATIENCE, async || {
-        !held[0].state().is_registered()
-    })
-    .await;
-    load.goes_on().await;
-    server.restart().await;
-    all_registered(&held, registry).await;
-    load.lost_nothing().await;
-}
-
-/// Its server forgets everything and is back.
-pub(crate) async fn restarted_empty(registry: &(impl Registry + Clone), server: &mut Server) {
-    let (_replicas, held) = replicas(registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.forget();
-    load.goes_on().await;
-    server.restart().await;
-    all_registered(&held, registry).await;
-    load.lost_nothing().await;
-}
-
-/// Its server stands still for longer than that.
-pub(crate) async fn paused(registry: &(impl Registry + Clone), server: &Server, longer: Duration) {
-    let (_replicas, held) = replicas(registry).await;
-    let load = Load::start(registry.clone()).await;
-    server.pause().await;
-    tokio::time::sleep(longer).await;
-    load.goes_on().await;
-    server.resume();
-    all_registered(&held, registry).await;
-    load.lost_nothing().await;
+    for fault in Fault::ALL {
+        let load = Load::start(registry.clone()).await;
+        if faults.hurt(fault).await {
+            sleep(faults.lasting(fault)).await;
+            load.goes_on().await;
+            faults.heal(fault).await;
+            all_registered(&held, registry).await;
+            tried.push(fault);
+        }
+        load.lost_nothing().await;
+    }
+    tried
 }
 
 /// One of several servers dies for good.

@@ -15,6 +15,8 @@ pub(crate) enum Mode {
     Open,
     /// They are closed as soon as they are made.
     Cut,
+    /// They stay open, those that are open already too, and nothing comes.
+    Silent,
     /// They are answered with what is no answer.
     Garbage,
 }
@@ -44,7 +46,7 @@ impl Proxy {
         }
     }
 
-    /// Holds for new connections, and ends those that are open.
+    /// Holds for new connections; those that are open end, or fall silent.
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -63,12 +65,21 @@ async fn serve(
 ) -> io::Result<()> {
     let mode = *told.borrow_and_update();
     match mode {
+        Mode::Silent => {
+            // An error says that the test is over.
+            drop(told.changed().await);
+            Ok(())
+        }
         Mode::Open => {
             let mut server = TcpStream::connect(server).await?;
             tokio::select! {
-                done = tokio::io::copy_bidirectional(&mut client, &mut server) => done.map(drop),
-                _ = told.changed() => Ok(()),
+                done = tokio::io::copy_bidirectional(&mut client, &mut server) => return done.map(drop),
+                _ = told.changed() => {}
             }
+            if *told.borrow_and_update() == Mode::Silent {
+                drop(told.changed().await);
+            }
+            Ok(())
         }
         Mode::Cut => Ok(()),
         Mode::Garbage => client.write_all(b"\x00\xffno answer at all\r\n\r\n").await,

@@ -14,7 +14,7 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 . "$here/lib.sh"
 
-ALL=(consul etcd etcd34 zookeeper knot nginx haproxy envoy eureka-js-client py-eureka-client chromium)
+ALL=(consul etcd etcd34 zookeeper curator knot nginx haproxy envoy eureka-js-client py-eureka-client chromium)
 
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
@@ -95,6 +95,12 @@ install_zookeeper() {
     command -v java >/dev/null || { apt_lists_fresh; apt-get -qq -y --no-install-recommends install openjdk-17-jre-headless; }
     unpack_with_depends "$1" zookeeper liblog4j1.2-java libslf4j-java libcommons-cli-java libcommons-io-java \
         libnetty-java libsnappy-java libdropwizard-metrics-java libjackson2-databind-java
+}
+# The client of ZooKeeper whose layout ours is; `curator.sh` compiles a program against it.
+install_curator() {
+    command -v javac >/dev/null || { apt_lists_fresh; apt-get -qq -y --no-install-recommends install openjdk-17-jdk-headless; }
+    unpack_debs bookworm "$1" libcurator-discovery-java libcurator-framework-java libcurator-client-java \
+        libguava-java libjackson2-annotations-java libjackson2-core-java libjackson2-databind-java
 }
 # Two clients of Eureka that others wrote: they prove the stand-in that the tests of `eureka` run against.
 install_eureka-js-client() {

@@ -1,4 +1,4 @@
-//! Certificates of the registries that are asked over HTTPS.
+//! Certificates of the registries that are asked over TLS.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,12 @@ pub struct TlsConfig {
     pub key: Option<Secret>,
 }
 
-#[cfg(any(feature = "consul", feature = "etcd", feature = "eureka"))]
+#[cfg(any(
+    feature = "consul",
+    feature = "etcd",
+    feature = "eureka",
+    feature = "zookeeper"
+))]
 mod read {
     use super::TlsConfig;
     use crate::error::Error;

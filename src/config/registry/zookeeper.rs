@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::secret::Secret;
 use super::super::time;
+use super::TlsConfig;
 
 /// A `registry::ZooKeeper`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct ZooKeeperConfig {
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<Secret>,
+    /// TLS with these certificates; plain text if not set.
+    pub tls: Option<TlsConfig>,
     /// How long an entry stays when this process is gone.
     #[serde(with = "time")]
     pub session_timeout: Duration,
@@ -39,6 +42,7 @@ impl Default for ZooKeeperConfig {
             base_path: "/services".into(),
             user: None,
             password: None,
+            tls: None,
             session_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(3),
             max_message: 64 * 1_024 * 1_024,
@@ -75,6 +79,16 @@ mod open {
                     return Err(Error::config(at, reason));
                 }
             };
+            if let Some(tls) = &self.tls {
+                let pem = tls.read(at)?;
+                zookeeper = zookeeper.tls();
+                if let Some(authorities) = pem.authorities {
+                    zookeeper = zookeeper.ca_certificate(authorities);
+                }
+                if let Some((certificate, key)) = pem.identity {
+                    zookeeper = zookeeper.client_certificate(certificate, key);
+                }
+            }
             let zookeeper = zookeeper.build().map_err(|error| error.within(at))?;
             Ok(Opened::Registry(Arc::new(zookeeper)))
         }

@@ -59,6 +59,11 @@ impl Discover for Fallback {
     fn is_authoritative(&self) -> bool {
         self.first.is_authoritative() && self.second.is_authoritative()
     }
+
+    fn look_again(&self, service: &ServiceName) {
+        self.first.look_again(service);
+        self.second.look_again(service);
+    }
 }
 
 impl fmt::Debug for Fallback {

@@ -76,6 +76,10 @@ impl<D: Discover> Discover for Map<D> {
     fn is_authoritative(&self) -> bool {
         self.inner.is_authoritative()
     }
+
+    fn look_again(&self, service: &ServiceName) {
+        self.inner.look_again(service);
+    }
 }
 
 impl<D: fmt::Debug> fmt::Debug for Map<D> {

@@ -106,6 +106,12 @@ impl Discover for Merge {
             .iter()
             .all(|(_, source)| source.is_authoritative())
     }
+
+    fn look_again(&self, service: &ServiceName) {
+        for (_, source) in &self.sources {
+            source.look_again(service);
+        }
+    }
 }
 
 impl fmt::Debug for Merge {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::http::{Servers, encoded};
-use super::super::transport::Tls;
+use super::super::tls::Tls;
 use super::{Consul, Shared};
 use crate::error::Error;
 

@@ -124,7 +124,7 @@ impl Entry {
         Ok(meta)
     }
 
-    fn body(&self, endpoint: &Endpoint) -> Result<Bytes, Error> {
+    pub(super) fn body(&self, endpoint: &Endpoint) -> Result<Bytes, Error> {
         let settings = &self.shared.settings;
         let (address, port) = host_and_port(endpoint)?;
         let up = endpoint.status() == Status::Up;

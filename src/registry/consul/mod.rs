@@ -74,6 +74,8 @@ use http::Method;
 pub use builder::{Check, Consistency, ConsulBuilder};
 
 use self::entry::Entry;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::health::fuzz;
 use self::source::Health;
 use super::announce::announce;
 use super::follow::follow;

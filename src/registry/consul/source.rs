@@ -115,24 +115,32 @@ impl Source for Health {
 
 /// How often may be asked when answers come at once: a bucket of tokens.
 ///
-/// Any check whose *output* changes wakes every reader of the service. What
-/// brought a change costs one token, what did not costs ten; ten come back each
-/// second. So a change that matters is followed up to ten times a second, and a
-/// service whose checks chatter is read once a second.
+/// Each answer is the whole list, and in a rollout there is one for each
+/// instance that comes or goes. An answer costs a token, five come back each
+/// second: what changes now and then is followed at once, and a storm five times
+/// a second, each time with all that came of it.
+///
+/// Any check whose *output* changes wakes every reader of the service, too, and
+/// nothing came of that. One such answer is no news (Consul tells of an entry
+/// and of its check one after the other); each further one in a row costs a
+/// token more, up to five: a service whose checks chatter is read once a second.
 struct Pace {
     tokens: f64,
     since: Instant,
+    /// Answers in a row that brought nothing.
+    useless: u8,
 }
 
 impl Pace {
     const BURST: f64 = 20.0;
-    const PER_SECOND: f64 = 10.0;
-    const USELESS: f64 = 10.0;
+    const PER_SECOND: f64 = 5.0;
+    const DEAREST: u8 = 5;
 
     fn new() -> Self {
         Self {
             tokens: Self::BURST,
             since: Instant::now(),
+            useless: 0,
         }
     }
 
@@ -146,7 +154,12 @@ impl Pace {
     }
 
     fn count(&mut self, changed: bool) {
-        self.tokens -= if changed { 1.0 } else { Self::USELESS };
+        self.useless = if changed {
+            0
+        } else {
+            Self::DEAREST.min(self.useless + 1)
+        };
+        self.tokens -= f64::from(self.useless.max(1));
     }
 }
 
@@ -164,8 +177,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn changes_are_read_ten_times_a_second_and_chatter_once() {
-        for (changed, expected) in [(true, 1_000), (false, 100)] {
+    async fn changes_are_read_five_times_a_second_and_chatter_once() {
+        for (changed, expected) in [(true, 500), (false, 100)] {
             let mut pace = Pace::new();
             let end = Instant::now() + Duration::from_secs(100);
             let mut asked: u32 = 0;
@@ -175,6 +188,18 @@ mod tests {
                 asked += 1;
             }
             assert!(asked.abs_diff(expected) <= 25, "{changed}: {asked}");
+        }
+    }
+
+    /// Guards: a change was told up to a second late when the news of its check
+    /// came apart.
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_now_and_then_is_followed_at_once() {
+        let mut pace = Pace::new();
+        for changed in [true, false].repeat(100) {
+            assert_eq!(pace.wait(Instant::now()), Duration::ZERO);
+            pace.count(changed);
+            sleep(Duration::from_millis(200)).await;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -201,7 +202,7 @@ impl Collected {
 
     fn take(&mut self, endpoint: Result<Endpoint, Error>) {
         match endpoint {
-            Ok(endpoint) => self.answer.endpoints.push(endpoint),
+            Ok(endpoint) => self.answer.endpoints.push(Arc::new(endpoint)),
             Err(error) => Skipped::count(&mut self.answer.skipped, error),
         }
     }

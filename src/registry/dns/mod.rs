@@ -73,16 +73,6 @@ impl Dns {
     pub fn srv(pattern: impl Into<String>) -> DnsBuilder {
         DnsBuilder::new(pattern.into(), None)
     }
-
-    /// Asks for a service again now, and not when its answer's time is over:
-    /// for those who see calls fail. At most once a second; all watchers get
-    /// the answer.
-    pub fn look_again(&self, service: &ServiceName) {
-        let names = self.shared.names.lock();
-        if let Some(name) = names.unwrap_or_else(PoisonError::into_inner).get(service) {
-            name.hint();
-        }
-    }
 }
 
 impl Discover for Dns {
@@ -107,6 +97,15 @@ impl Discover for Dns {
             }
         };
         follow(DnsSource::new(Arc::clone(&self.shared.lookup), name))
+    }
+
+    /// Asks for a service again now, and not when its answer's time is over; at
+    /// most once a second. All watchers get the answer.
+    fn look_again(&self, service: &ServiceName) {
+        let names = self.shared.names.lock();
+        if let Some(name) = names.unwrap_or_else(PoisonError::into_inner).get(service) {
+            name.hint();
+        }
     }
 }
 

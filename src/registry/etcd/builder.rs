@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::servers::{Servers, User};
 use super::{Etcd, Layout, Shared};
 use crate::error::Error;
-use crate::registry::transport::Tls;
+use crate::registry::tls::Tls;
 
 /// Collects the settings of an [`Etcd`]; [`build`](Self::build) checks them.
 #[derive(Clone)]

@@ -11,7 +11,8 @@ use tonic::transport::{Channel, Endpoint as Target};
 use tower_service::Service;
 
 use crate::error::Error;
-use crate::registry::transport::{Tls, tcp};
+use crate::registry::tls::Tls;
+use crate::registry::transport::tcp;
 
 /// Makes the channels of one cluster.
 pub(super) struct Connector {

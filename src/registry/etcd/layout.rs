@@ -104,5 +104,7 @@ pub(super) fn range_end(prefix: &str) -> Vec<u8> {
     end
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -85,6 +85,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+/// What is parsed here.
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    pub(crate) use super::layout::fuzz::value;
+    pub(crate) use super::table::fuzz::answer;
+}
+
 pub use builder::EtcdBuilder;
 pub use layout::Layout;
 

@@ -19,7 +19,8 @@ use tonic_prost::ProstCodec;
 use super::connect::Connector;
 use super::wire::{AuthenticateRequest, AuthenticateResponse};
 use crate::error::Error;
-use crate::registry::transport::{Tls, causes, checked_urls};
+use crate::registry::tls::Tls;
+use crate::registry::transport::{causes, checked_urls};
 
 /// The members of one cluster, the first preferred.
 pub(super) struct Servers {

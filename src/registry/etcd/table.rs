@@ -1,7 +1,11 @@
 //! The entries of a service as they are known.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use super::Layout;
 use super::wire::KeyValue;
@@ -20,7 +24,7 @@ pub(super) struct Table {
 
 struct Row {
     bytes: usize,
-    endpoint: Result<Endpoint, Error>,
+    endpoint: Result<Arc<Endpoint>, Error>,
 }
 
 impl Table {
@@ -53,7 +57,7 @@ impl Table {
     pub(super) fn put(&mut self, kv: KeyValue) -> bool {
         let row = Row {
             bytes: kv.bytes(),
-            endpoint: self.read(&kv),
+            endpoint: self.read(&kv).map(Arc::new),
         };
         self.bytes += row.bytes;
         match self.rows.entry(kv.key) {
@@ -87,7 +91,7 @@ impl Table {
         answer.endpoints.reserve(self.rows.len());
         for row in self.rows.values() {
             match &row.endpoint {
-                Ok(endpoint) => answer.endpoints.push(endpoint.clone()),
+                Ok(endpoint) => answer.endpoints.push(Arc::clone(endpoint)),
                 Err(error) => Skipped::count(&mut answer.skipped, error.clone()),
             }
         }

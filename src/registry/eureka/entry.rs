@@ -99,7 +99,7 @@ impl Entry {
         Ok(meta)
     }
 
-    fn body(&self, endpoint: &Endpoint) -> Result<Bytes, Error> {
+    pub(super) fn body(&self, endpoint: &Endpoint) -> Result<Bytes, Error> {
         let address = endpoint.address();
         let (Some(host), Some(port)) = (address.host(), address.port()) else {
             let reason = "Eureka registers hosts and ports, no Unix sockets";

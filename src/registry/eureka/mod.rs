@@ -62,12 +62,14 @@ use futures::stream::BoxStream;
 use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::apps::fuzz;
 use self::entry::Entry;
 use self::source::{Fetcher, Polled};
 use super::announce::announce;
 use super::follow::follow;
 use super::http::{Ask, Servers, encoded, path_safe};
-use super::transport::Tls;
+use super::tls::Tls;
 use super::{Discover, Registration, Registry};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, ServiceName, Status};
 use crate::error::Error;
@@ -88,6 +90,8 @@ struct Shared {
     renew: Duration,
     lease: Duration,
     fetcher: tokio::sync::Mutex<Fetcher>,
+    /// That calls fail.
+    hint: tokio::sync::Notify,
 }
 
 /// Collects the settings of a [`Eureka`]; [`build`](Self::build) checks them.
@@ -234,6 +238,7 @@ impl EurekaBuilder {
             renew: self.renew,
             lease: self.lease,
             fetcher: tokio::sync::Mutex::default(),
+            hint: tokio::sync::Notify::new(),
         };
         Ok(Eureka {
             shared: Arc::new(shared),
@@ -282,6 +287,12 @@ impl fmt::Debug for EurekaBuilder {
 impl Discover for Eureka {
     fn watch(&self, service: &ServiceName) -> BoxStream<'static, Result<EndpointSet, Error>> {
         follow(Polled::new(Arc::clone(&self.shared), service))
+    }
+
+    /// Fetches now, and not when the interval is over; at most once a second.
+    /// The answer is for all services.
+    fn look_again(&self, _service: &ServiceName) {
+        self.shared.hint.notify_waiters();
     }
 }
 

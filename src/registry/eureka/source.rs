@@ -25,6 +25,9 @@ pub(super) struct Fetcher {
     failed: Option<(Instant, Error)>,
 }
 
+/// A hint is not followed sooner after a fetch.
+const HINT_GAP: Duration = Duration::from_secs(1);
+
 /// For this long, the failure of one reader is that of all.
 const SHARED_FAILURE: Duration = Duration::from_millis(500);
 
@@ -120,7 +123,11 @@ impl Source for Polled {
         let last = self.shared.fetcher.lock().await.last;
         if let Some(last) = last.filter(|_| self.round > 0) {
             // Clients that were started together drift apart.
-            sleep_until(last + every - self.rng.part_of(every / 10)).await;
+            let due = last + every - self.rng.part_of(every / 10);
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = self.shared.hint.notified() => sleep_until(due.min(last + HINT_GAP)).await,
+            }
         }
         let (shared, app, seen) = (Arc::clone(&self.shared), self.app.clone(), self.round);
         let (answer, round) = apart(async move {

@@ -34,6 +34,8 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod parse;
 mod reader;
 

@@ -7,6 +7,7 @@ use super::session::{Session, Settings};
 use super::{Shared, ZooKeeper};
 use crate::endpoint::Address;
 use crate::error::Error;
+use crate::registry::tls::Tls;
 
 /// Collects the settings of a [`ZooKeeper`]; [`build`](Self::build) checks
 /// them.
@@ -16,6 +17,8 @@ pub struct ZooKeeperBuilder {
     servers: Vec<String>,
     base: String,
     digest: Option<(String, String)>,
+    /// None: as plain text.
+    tls: Option<Tls>,
     timeout: Duration,
     within: Duration,
     max_message: usize,
@@ -27,6 +30,7 @@ impl ZooKeeperBuilder {
             servers: vec![server],
             base: "/services".to_owned(),
             digest: None,
+            tls: None,
             timeout: Duration::from_secs(15),
             within: Duration::from_secs(3),
             max_message: 64 * 1024 * 1024,
@@ -52,6 +56,33 @@ impl ZooKeeperBuilder {
     /// user alone.
     pub fn digest(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.digest = Some((user.into(), password.into()));
+        self
+    }
+
+    /// Speaks TLS with the servers, on their `secureClientPort`. Their
+    /// certificates are checked for the host that was named here.
+    pub fn tls(mut self) -> Self {
+        self.tls.get_or_insert_default();
+        self
+    }
+
+    /// [`tls`](Self::tls) with these authorities to trust, as PEM; else they are
+    /// the machine's own.
+    pub fn ca_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.get_or_insert_default().authorities = Some(pem.into());
+        self
+    }
+
+    /// [`tls`](Self::tls) with this client's certificate chain and its key, as
+    /// PEM, which ZooKeeper asks for unless it is told not to
+    /// (`ssl.clientAuth`).
+    pub fn client_certificate(
+        mut self,
+        chain_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        let identity = (chain_pem.into(), key_pem.into());
+        self.tls.get_or_insert_default().identity = Some(identity);
         self
     }
 
@@ -83,7 +114,7 @@ impl ZooKeeperBuilder {
     ///
     /// [`Error::is_invalid`], with the setting and the reason: a server that is
     /// no `host:port`, a path that ZooKeeper does not take, a time that is too
-    /// short; and when this is not called within a tokio runtime.
+    /// short, certificates that are none; and when this is not called within a tokio runtime.
     pub fn build(self) -> Result<ZooKeeper, Error> {
         for server in &self.servers {
             let address: Result<Address, Error> = server.parse();
@@ -128,6 +159,11 @@ impl ZooKeeperBuilder {
             within: self.within.min(each),
             digest: digest.map(|(user, password)| format!("{user}:{password}").into()),
             max_message: self.max_message,
+            tls: self
+                .tls
+                .map(|tls| tls.config(true))
+                .transpose()?
+                .map(Arc::new),
         };
         Ok(ZooKeeper {
             shared: Arc::new(Shared {
@@ -163,6 +199,7 @@ impl std::fmt::Debug for ZooKeeperBuilder {
             .field("servers", &self.servers)
             .field("base_path", &self.base)
             .field("digest", &self.digest.as_ref().map(|_| "(hidden)"))
+            .field("tls", &self.tls.is_some())
             .finish_non_exhaustive()
     }
 }

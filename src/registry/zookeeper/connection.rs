@@ -5,15 +5,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::session::{Connected, Failure, Order, Settings, State};
+use super::socket::{self, Socket};
 use super::watchers::Watchers;
-use super::wire::{AUTH, CLOSE, Op, PING, Reader, Writer, XID_AUTH, XID_EVENT, XID_PING, reason};
+use super::wire::{
+    AUTH, CLOSE, Head, Hello, NoMessage, Op, PING, Reader, Writer, XID_AUTH, XID_EVENT, XID_PING,
+    message, reason,
+};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::registry::follow::FIRST_WAIT;
@@ -163,8 +166,8 @@ impl Runner {
             Error::registry(origin, reason)
         };
         let server = &self.settings.servers[self.server];
-        let socket = TcpStream::connect(&**server).await.map_err(broken)?;
-        socket.set_nodelay(true).map_err(broken)?;
+        let socket = socket::connect(server, self.settings.tls.as_ref());
+        let socket = socket.await.map_err(broken)?;
         let mut link = Link::new(socket, origin.to_owned(), MAX_HELLO);
         let asked = i32::try_from(self.settings.timeout.as_millis()).unwrap_or(i32::MAX);
         let hello = Writer::default()
@@ -176,28 +179,32 @@ impl Runner {
             .flag(false);
         link.send(&hello.0);
         let answer = link.next().await?;
-        let mut read = Reader(&answer);
-        let told = (|| Some((read.int()?, read.int()?, read.long()?, read.bytes()?)))();
-        let Some((_, millis, id, password)) = told else {
+        let Some(told) = Hello::read(&answer) else {
             return Err(link.error("its first answer cannot be read; is it ZooKeeper's port?"));
         };
-        if millis <= 0 || id == 0 {
+        if told.timeout <= 0 || told.session == 0 {
             return Ok(None);
         }
         link.max_message = self.settings.max_message;
-        self.session.id = id;
-        self.session.password = password.to_vec();
-        self.session.timeout = Duration::from_millis(millis.unsigned_abs().into());
+        self.session.id = told.session;
+        self.session.password = told.password.to_vec();
+        self.session.timeout = Duration::from_millis(told.timeout.unsigned_abs().into());
         self.heard_at = Instant::now();
         if let Some(digest) = &self.settings.digest {
             let auth = Writer::default().int(0).text("digest").text(digest);
             link.request(XID_AUTH, AUTH, &auth.0);
             let answer = link.next().await?;
-            let mut read = Reader(&answer);
-            let told = (|| Some((read.int()?, read.long()?, read.int()?)))();
-            match told {
-                Some((XID_AUTH, _, 0)) => {}
-                Some((XID_AUTH, _, code)) => {
+            match Reader(&answer).head() {
+                Some(Head {
+                    xid: XID_AUTH,
+                    code: 0,
+                    ..
+                }) => {}
+                Some(Head {
+                    xid: XID_AUTH,
+                    code,
+                    ..
+                }) => {
                     let (name, advice) = reason(code);
                     return Err(link.error(format!("auth was answered {name} ({code}){advice}")));
                 }
@@ -256,16 +263,14 @@ impl Runner {
         asked: &mut VecDeque<Asked>,
     ) -> Result<(), Error> {
         let mut read = Reader(frame);
-        let head = (|| Some((read.int()?, read.long()?, read.int()?)))();
-        let Some((xid, zxid, code)) = head else {
+        let Some(Head { xid, zxid, code }) = read.head() else {
             return Err(link.error("it sent less than an answer"));
         };
         self.session.zxid = self.session.zxid.max(zxid);
         match xid {
             XID_PING => {}
             XID_EVENT => {
-                let event = (|| Some((read.int()?, read.int()?, read.text()?)))();
-                let Some((_, _, path)) = event else {
+                let Some(path) = read.event() else {
                     return Err(link.error("it sent an event that cannot be read"));
                 };
                 self.watchers.tell(path);
@@ -300,23 +305,29 @@ async fn gone(orders: &mut Orders) {
 
 /// A connection: frames in and out.
 struct Link {
-    socket: TcpStream,
+    reading: ReadHalf<Socket>,
+    writing: WriteHalf<Socket>,
     origin: String,
     max_message: usize,
     input: BytesMut,
     output: BytesMut,
+    /// Whether something was written that TLS may still hold.
+    is_unflushed: bool,
     heard_at: Instant,
     sent_at: Instant,
 }
 
 impl Link {
-    fn new(socket: TcpStream, origin: String, max_message: usize) -> Self {
+    fn new(socket: Socket, origin: String, max_message: usize) -> Self {
+        let (reading, writing) = tokio::io::split(socket);
         Self {
-            socket,
+            reading,
+            writing,
             origin,
             max_message,
             input: BytesMut::new(),
             output: BytesMut::new(),
+            is_unflushed: false,
             heard_at: Instant::now(),
             sent_at: Instant::now(),
         }
@@ -343,17 +354,26 @@ impl Link {
     /// is lost.
     async fn move_bytes(&mut self) -> Result<(), Error> {
         self.input.reserve(1 << 14);
-        let (mut reading, mut writing) = self.socket.split();
+        let has_output = !self.output.is_empty();
+        let (writing, output) = (&mut self.writing, &mut self.output);
+        let write = async {
+            if has_output {
+                writing.write_buf(output).await.map(drop)
+            } else {
+                writing.flush().await
+            }
+        };
         let moved = tokio::select! {
-            read = reading.read_buf(&mut self.input) => {
+            read = self.reading.read_buf(&mut self.input) => {
                 self.heard_at = Instant::now();
                 read.and_then(|n| match n {
                     0 => Err(io::Error::other("the server hung up")),
                     _ => Ok(()),
                 })
             }
-            written = writing.write_buf(&mut self.output), if !self.output.is_empty() => {
-                written.map(drop)
+            written = write, if has_output || self.is_unflushed => {
+                self.is_unflushed = has_output;
+                written
             }
         };
         moved.map_err(|error| self.error(format!("the connection broke off: {error}")))
@@ -361,25 +381,15 @@ impl Link {
 
     /// A whole message, if one has arrived.
     fn frame(&mut self) -> Result<Option<Bytes>, Error> {
-        let Some(length) = self.input.first_chunk() else {
-            return Ok(None);
-        };
-        let length = i32::from_be_bytes(*length);
-        let Ok(length) = usize::try_from(length) else {
-            return Err(self.error("what it sent is no message; is it ZooKeeper's port?"));
-        };
-        if length > self.max_message {
-            let reason = format!(
+        message(&mut self.input, self.max_message).map_err(|why| match why {
+            NoMessage::Nonsense => {
+                self.error("what it sent is no message; is it ZooKeeper's port?")
+            }
+            NoMessage::TooLong(length) => self.error(format_args!(
                 "it sends a message of {length} bytes; if this is ZooKeeper's port, \
                  `max_message` sets the bound"
-            );
-            return Err(self.error(reason));
-        }
-        if self.input.len() < 4 + length {
-            return Ok(None);
-        }
-        self.input.advance(4);
-        Ok(Some(self.input.split_to(length).freeze()))
+            )),
+        })
     }
 
     async fn next(&mut self) -> Result<Bytes, Error> {

@@ -151,20 +151,13 @@ impl Entry {
         question.0.extend(arguments.0);
         question = head(question, -1);
         let answer = session.ask(on, MULTI, question.0).await?;
-        // An answer for each, of which the first that is an error tells why
-        // nothing was done.
-        let mut read = Reader(&answer);
-        match (read.int(), read.flag(), read.int(), read.int()) {
-            (Some(op), Some(false), _, _) if op == DELETE.code => {}
-            (Some(-1), Some(false), _, Some(code)) => {
-                let code = match (code, read.int(), read.flag(), read.int()) {
-                    (0, Some(-1), Some(false), Some(code)) => code,
-                    _ => code,
-                };
+        match Reader(&answer).replaced() {
+            Some(Ok(())) => {}
+            Some(Err(code)) => {
                 let origin = session.settings().origin(on.server);
                 return Err(Failure::refused(&origin, MULTI, code));
             }
-            _ => return Err(session.unreadable(on, MULTI)),
+            None => return Err(session.unreadable(on, MULTI)),
         }
         // ZooKeeper does not tell what it made within a transaction.
         Ok(match self.node.get(on).await? {

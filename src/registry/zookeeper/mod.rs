@@ -70,6 +70,7 @@ mod connection;
 mod entry;
 mod layout;
 mod session;
+mod socket;
 mod source;
 mod watchers;
 mod wire;
@@ -80,6 +81,13 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+
+/// What is parsed here.
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    pub(crate) use super::layout::fuzz::node;
+    pub(crate) use super::wire::fuzz::messages;
+}
 
 pub use builder::ZooKeeperBuilder;
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::ClientConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -29,6 +30,8 @@ pub(super) struct Settings {
     /// `user:password`, for the scheme `digest`.
     pub(super) digest: Option<Arc<str>>,
     pub(super) max_message: usize,
+    /// None: as plain text.
+    pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 /// The way to the session; the task lives as long as this does.

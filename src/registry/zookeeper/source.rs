@@ -36,7 +36,7 @@ pub(super) struct Reader {
 
 struct Node {
     bytes: usize,
-    endpoint: Result<Endpoint, Error>,
+    endpoint: Result<Arc<Endpoint>, Error>,
 }
 
 impl Reader {
@@ -105,7 +105,7 @@ impl Reader {
             let node = match data {
                 Ok(data) => Some(Node {
                     bytes: name.len() + data.len(),
-                    endpoint: read(&name, &data),
+                    endpoint: read(&name, &data).map(Arc::new),
                 }),
                 // It has gone since, of which the list's watch tells.
                 Err(failure) if failure.code == Some(NO_NODE) => None,
@@ -168,7 +168,7 @@ impl Reader {
         answer.endpoints.reserve(self.nodes.len());
         for node in self.nodes.values() {
             match &node.endpoint {
-                Ok(endpoint) => answer.endpoints.push(endpoint.clone()),
+                Ok(endpoint) => answer.endpoints.push(Arc::clone(endpoint)),
                 Err(error) => Skipped::count(&mut answer.skipped, error.clone()),
             }
         }

@@ -1,0 +1,178 @@
+//! What comes of Eureka when it fails, hangs, lies or is not Eureka at all: a stand-in that is hurt
+//! (`tests/eureka.rs` proves it).
+
+mod client_common;
+mod eureka_server;
+mod hostile;
+mod registry_common;
+mod server_common;
+
+use std::time::Duration;
+
+use eureka_server::EurekaServer;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use hostile::{Answer, Hostile};
+use registry_common::{Mode, Proxy, no_call_is_lost, set_where, users};
+use server_common::until;
+use tokio::time::timeout;
+use waypost::registry::eureka::{Eureka, EurekaBuilder};
+use waypost::testing::{self, Fault};
+use waypost::{Discover as _, Endpoint, EndpointSet, Registry as _};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn at(url: impl Into<String>) -> EurekaBuilder {
+    let builder = Eureka::builder(url).fetch_interval(Duration::from_millis(50));
+    builder
+        .lease(Duration::from_secs(1), Duration::from_secs(3))
+        .request_timeout(Duration::from_secs(1))
+}
+
+/// The stand-in behind a proxy, and what can be done to both.
+struct Hurt {
+    server: EurekaServer,
+    proxy: Proxy,
+}
+
+impl Hurt {
+    async fn start() -> (Eureka, Self) {
+        let server = EurekaServer::start().await;
+        let proxy = Proxy::start(server.address.to_string()).await;
+        let registry = at(format!("http://{}/eureka", proxy.address)).build();
+        (registry.unwrap(), Self { server, proxy })
+    }
+}
+
+impl testing::Faults for Hurt {
+    fn hurt(&mut self, fault: Fault) -> BoxFuture<'_, bool> {
+        match fault {
+            Fault::Cut => self.proxy.set(Mode::Cut),
+            Fault::HalfOpen => self.proxy.set(Mode::Silent),
+            Fault::Garbage => self.proxy.set(Mode::Garbage),
+            // What stands before it answers for one that is not up yet.
+            Fault::Restart => self.server.broken(Some(503)),
+            // Deltas that tell nothing: the whole has to be fetched.
+            Fault::IndexReset => self.server.lossy(true),
+            Fault::SessionLost => self.server.forget(),
+            Fault::BackOlder => {
+                self.proxy.set(Mode::Cut);
+                self.server.older();
+            }
+            Fault::BackEmpty => {
+                self.proxy.set(Mode::Cut);
+                self.server.forget();
+            }
+            _ => return async { false }.boxed(),
+        }
+        async { true }.boxed()
+    }
+
+    fn heal(&mut self, _fault: Fault) -> BoxFuture<'_, ()> {
+        self.proxy.set(Mode::Open);
+        self.server.broken(None);
+        self.server.lossy(false);
+        async {}.boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_laws_of_chaos() {
+    let (registry, hurt) = Hurt::start().await;
+    let tried = testing::chaos(registry, hurt, Duration::from_mins(1)).await;
+    assert_eq!(tried, Fault::ALL, "every fault there is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_lost_whatever_happens_to_the_server() {
+    let (registry, hurt) = Hurt::start().await;
+    assert_eq!(no_call_is_lost(&registry, hurt).await, Fault::ALL);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_listens_there() {
+    let port = server_common::free_port();
+    let registry = at(format!("http://127.0.0.1:{port}/eureka")).build();
+    let registry = registry.unwrap();
+    let read = registry.watch(&users()).next().await.unwrap();
+    let here = Endpoint::at("10.0.0.1:80").unwrap();
+    let written = registry.register(&users(), here).await;
+    for error in [read.unwrap_err(), written.unwrap_err()] {
+        let text = error.to_string();
+        assert!(error.is_registry() && text.contains("refused"), "{text}");
+        assert!(text.contains(&port.to_string()), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_answers_are_typed_errors_that_cost_little_and_pass() {
+    let good = r#"{"applications":{"apps__hashcode":"","application":[]}}"#;
+    for (name, answer, says) in [
+        ("garbage", Answer::new("200 OK", "", "<html>"), "no JSON"),
+        (
+            "another shape",
+            Answer::new("200 OK", "", "{\"a\":1}"),
+            "no applications",
+        ),
+        ("truncated", Answer::truncated("", good), "failed"),
+        (
+            "500",
+            Answer::new("500 Internal Server Error", "", "oops"),
+            "oops",
+        ),
+        ("429", Answer::new("429 Too Many Requests", "", ""), "429"),
+        (
+            "403",
+            Answer::new("403 Forbidden", "", "not ready"),
+            "not ready",
+        ),
+        ("endless", Answer::Endless, "more than 1048576 bytes"),
+        ("silent", Answer::Silence, "not answered within"),
+    ] {
+        let server = Hostile::start(answer).await;
+        let registry = at(server.url()).max_body(1 << 20).build().unwrap();
+        let mut sets = registry.watch(&users());
+        let first = timeout(PATIENCE, sets.next()).await.expect(name);
+        let text = first.unwrap().expect_err(name).to_string();
+        assert!(text.contains(says), "{name}: {text}");
+        assert!(text.contains(&server.address.to_string()), "{name}: {text}");
+        let polled = async { while sets.next().await.unwrap().is_err() {} };
+        assert!(
+            timeout(Duration::from_secs(1), polled).await.is_err(),
+            "{name}"
+        );
+        let asked = server.asked();
+        assert!(
+            (1..=10).contains(&asked),
+            "{name}: asked {asked} times in a second"
+        );
+        server.answer(Answer::new("200 OK", "", good));
+        set_where(&mut sets, name, EndpointSet::is_empty).await;
+    }
+}
+
+/// Guards: a registration failed when the server had just closed the idle connection that it was sent on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ends_as_it_is_used_again_is_no_failure() {
+    let good = r#"{"applications":{"apps__hashcode":"","application":[]}}"#;
+    let Answer::Raw(bytes) = Answer::new("200 OK", "", good) else {
+        unreachable!("it is made of bytes")
+    };
+    let server = Hostile::start(Answer::Once(bytes)).await;
+    let registry = at(server.url()).build().unwrap();
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it is read", EndpointSet::is_empty).await;
+    let polled = async {
+        loop {
+            let told = sets.next().await.unwrap();
+            assert!(told.is_ok(), "{told:?}");
+        }
+    };
+    let enough = until("it is fetched many times", PATIENCE, async || {
+        server.asked() > 10
+    });
+    tokio::select! {
+        () = polled => {}
+        () = enough => {}
+    }
+}
