@@ -196,7 +196,9 @@ impl Trace {
             .collect::<Result<_, _>>()?;
         let mut of_call = vec![0; calls.len()];
         for (endpoint, own) in ids.values().enumerate() {
-            own.iter().for_each(|&at| of_call[at] = endpoint);
+            for &at in own {
+                of_call[at] = endpoint;
+            }
         }
         Ok(Self {
             calls,
