@@ -778,7 +778,8 @@ fn schema() -> BTreeSet<Vec<String>> {
             // An endpoint is the model's business; a secret is one value.
             let whole = path.ends_with(&["endpoints".into(), "[]".into()])
                 || ["token", "password", "authorities", "certificate", "key"].contains(&&*key)
-                    && path.first().is_some_and(|first| first == "registry");
+                    && (path.first().is_some_and(|first| first == "registry")
+                        || path.contains(&"tls".to_owned()));
             if !again && !whole {
                 open.push(path.clone());
             }
@@ -864,4 +865,114 @@ fn the_reference_states_each_default() {
         compared += usize::from(!nothing);
     }
     assert!(compared > 80, "{compared}");
+}
+
+// ---- a directory, and TLS -----------------------------------------------------
+
+#[tokio::test]
+async fn a_directory_has_the_settings_for_each_service() {
+    let text = "strategy.rendezvous.missing_key = 'refuse'\n\
+                registry.fixed.addresses = ['10.0.0.1:80', '10.0.0.2:80']\n\
+                directory = { max_services = 2, idle = '1m' }";
+    let (directory, _calls) = toml(text).expect("valid").directory().expect("it can be");
+    for name in ["users", "carts"] {
+        let balancer = directory
+            .balancer(&name.parse().expect("a name"))
+            .expect("there is room");
+        balancer
+            .ready(Duration::from_secs(5))
+            .await
+            .expect("they are up");
+        assert!(balancer.pick().is_err(), "a call without a key is refused");
+        let keyed = waypost::PickOptions::new().hash(7);
+        assert!(balancer.pick_with(&keyed).is_ok());
+    }
+    let third = directory.balancer(&"orders".parse().expect("a name"));
+    assert!(
+        third
+            .expect_err("two are the most")
+            .to_string()
+            .contains('2')
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_refused_when_it_is_made() {
+    let registry = "registry.fixed.addresses = ['10.0.0.1:80']";
+    for (text, expected) in [
+        (format!("service = 'users'\n{registry}"), "service"),
+        ("strategy = 'p2c'".to_owned(), "registry"),
+        (
+            format!("{registry}\nstrategy.ring_hash.vnodes = 0"),
+            "vnodes",
+        ),
+    ] {
+        let error = toml(&text).and_then(|config| config.directory().map(drop));
+        let error = error.expect_err("it cannot be");
+        assert!(
+            error.is_invalid() && error.to_string().contains(expected),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn endpoints_are_checked_as_the_configuration_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let ca = rcgen::CertificateParams::new(vec!["ca".into()]).expect("a name");
+    let ca = ca.self_signed(&key).expect("a certificate").pem();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, text) in [
+        ("ca.pem", &ca),
+        ("cert.pem", &ca),
+        ("key.pem", &key.serialize_pem()),
+    ] {
+        std::fs::write(path(name), text).expect("it is written");
+    }
+    let (authorities, cert, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
+    let whole = format!(
+        "[calls.tls]\nauthorities = {{ file = '{authorities}' }}\ncertificate = '{cert}'\n\
+         key = '{key}'\nspiffe = ['spiffe://a.org/users', 'spiffe://a.org/old/*']"
+    );
+    let built = toml(&whole)
+        .expect("valid")
+        .endpoint_tls()
+        .expect("it can be");
+    let (tls, identity) = built.expect("it is set");
+    let shown = format!("{tls:?}");
+    assert!(shown.contains("spiffe://a.org/users") && shown.contains("spiffe://a.org/old/"));
+    let identity = identity.expect("there is one");
+    assert!(
+        !identity.reload().expect("the files are there"),
+        "it is the same"
+    );
+    assert!(
+        toml("")
+            .expect("valid")
+            .endpoint_tls()
+            .expect("nothing is wrong")
+            .is_none()
+    );
+
+    for (text, expected) in [
+        ("calls.tls = {}".to_owned(), "calls.tls.authorities"),
+        (
+            "calls.tls.authorities = 'no PEM'".to_owned(),
+            "holds no certificate",
+        ),
+        (whole.replace("\nkey", "\n#key"), "go together"),
+        (
+            whole.replace("spiffe://a.org/old", "http://a.org"),
+            "calls.tls.spiffe.1",
+        ),
+        (whole.replace("key.pem", "nowhere.pem"), "nowhere.pem"),
+    ] {
+        let error = toml(&text).and_then(|config| config.endpoint_tls().map(drop));
+        let error = error.expect_err("it cannot be");
+        assert!(
+            error.is_invalid() && error.to_string().contains(expected),
+            "{error}"
+        );
+    }
 }

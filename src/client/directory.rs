@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use tokio::runtime::Handle;
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, BalancerBuilder};
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::registry::Discover;
@@ -47,12 +47,15 @@ struct Shared {
     discover: Arc<dyn Discover>,
     strategy: Arc<dyn Strategy>,
     clock: Clock,
+    balancers: Option<Arc<SetUp>>,
     idle: Duration,
     max_services: usize,
     services: ArcSwap<HashMap<ServiceName, Arc<Entry>>>,
     /// Held while `services` is being replaced.
     writing: Mutex<Sweeper>,
 }
+
+type SetUp = dyn Fn(BalancerBuilder) -> Result<BalancerBuilder, Error> + Send + Sync;
 
 struct Entry {
     balancer: Balancer,
@@ -80,6 +83,7 @@ impl Directory {
             discover: Arc::new(discover),
             strategy: Arc::new(P2c::new()),
             clock: Clock::system(),
+            balancers: None,
             idle: Duration::from_mins(10),
             max_services: 1024,
         }
@@ -130,10 +134,13 @@ impl Directory {
                 advice,
             ));
         }
-        let balancer = Balancer::builder(service.as_str())
+        let mut builder = Balancer::builder(service.as_str())
             .strategy(Arc::clone(&shared.strategy))
-            .clock(shared.clock.clone())
-            .spawn(Arc::clone(&shared.discover))?;
+            .clock(shared.clock.clone());
+        if let Some(set_up) = &shared.balancers {
+            builder = set_up(builder)?;
+        }
+        let balancer = builder.spawn(Arc::clone(&shared.discover))?;
         let entry = Entry {
             balancer: balancer.clone(),
             used: AtomicU64::new(now.as_nanos()),
@@ -210,6 +217,7 @@ impl fmt::Debug for Directory {
 /// | setting | default | because |
 /// | --- | --- | --- |
 /// | [`strategy`](Self::strategy) | [`P2c`] | as for a single balancer |
+/// | [`balancers`](Self::balancers) | as they are | all other settings, health checks and topology among them |
 /// | [`idle`](Self::idle) | 10 min | longer than most pauses between calls, short enough to forget a renamed service within the hour |
 /// | [`max_services`](Self::max_services) | 1,024 | host names may come from outside; each costs a watch at the registry |
 #[must_use = "a directory is made by `build`"]
@@ -217,6 +225,7 @@ pub struct DirectoryBuilder {
     discover: Arc<dyn Discover>,
     strategy: Arc<dyn Strategy>,
     clock: Clock,
+    balancers: Option<Arc<SetUp>>,
     idle: Duration,
     max_services: usize,
 }
@@ -231,6 +240,27 @@ impl DirectoryBuilder {
     /// The clock that tells idleness and latency.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Sets up each balancer as it is made; what fails is told to who asked for the service.
+    ///
+    /// ```
+    /// use waypost::health::check::HealthCheck;
+    /// use waypost::{Directory, InMemory};
+    ///
+    /// # fn main() -> Result<(), waypost::Error> {
+    /// let check = HealthCheck::tcp();
+    /// let directory = Directory::builder(InMemory::new())
+    ///     .balancers(move |builder| Ok(builder.health_check(check.clone())))
+    ///     .build();
+    /// # let _ = directory; Ok(()) }
+    /// ```
+    pub fn balancers(
+        mut self,
+        set_up: impl Fn(BalancerBuilder) -> Result<BalancerBuilder, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.balancers = Some(Arc::new(set_up));
         self
     }
 
@@ -255,6 +285,7 @@ impl DirectoryBuilder {
                 discover: self.discover,
                 strategy: self.strategy,
                 clock: self.clock,
+                balancers: self.balancers,
                 idle: self.idle,
                 max_services: self.max_services,
                 services: ArcSwap::default(),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::retry::{HedgeConfig, RetryConfig};
 use super::time::{self, between};
+use super::tls::EndpointTlsConfig;
 use crate::client::http::{RequestKey, RequestSubset, Sticky};
 use crate::client::{CallSettings, GrpcStatus, HttpStatus};
 use crate::endpoint::AddressPolicy;
@@ -33,6 +34,9 @@ pub struct CallConfig {
     pub subset: Vec<SubsetConfig>,
     /// Keeps sessions at their endpoints by name.
     pub sticky: Option<StickyConfig>,
+    /// Who endpoints have to be over TLS, and who we are to them: for
+    /// [`Config::endpoint_tls`](super::Config), as clients are made by the program.
+    pub tls: Option<EndpointTlsConfig>,
     /// Refuses addresses that nobody should be sent to.
     pub addresses: Option<AddressConfig>,
     /// What is sent again.
@@ -57,6 +61,7 @@ impl Default for CallConfig {
             key: Vec::new(),
             subset: Vec::new(),
             sticky: None,
+            tls: None,
             addresses: None,
             retry: Some(RetryConfig::default()),
             hedge: None,

@@ -44,6 +44,7 @@
 //! environment variable, and never shown.
 
 mod calls;
+mod directory;
 mod health;
 mod read;
 mod refusal;
@@ -53,6 +54,7 @@ mod secret;
 mod sources;
 mod strategy;
 mod time;
+mod tls;
 mod topology;
 mod value;
 
@@ -62,8 +64,10 @@ use serde::{Deserialize, Serialize};
 
 pub use calls::{
     AdaptiveConfig, AddressConfig, AimdConfig, CallConfig, ClassifyConfig, Gradient2Config,
-    KeyConfig, LimitsConfig, SubsetConfig, ThrottleConfig,
+    KeyConfig, LimitsConfig, StickyConfig, StickyCookieConfig, StickyHeaderConfig, SubsetConfig,
+    ThrottleConfig,
 };
+pub use directory::DirectoryConfig;
 pub use health::{
     EndsEjection, HealthCheckConfig, OutlierConfig, RemovalGuardConfig, SlowStartConfig,
 };
@@ -82,6 +86,7 @@ pub use strategy::{
     KeyedConfig, LeastConnConfig, MaglevConfig, MissingKeyConfig, PickFirstConfig, PrequalConfig,
     RingHashConfig, StrategyConfig,
 };
+pub use tls::EndpointTlsConfig;
 pub use topology::{
     ApertureConfig, FallbackConfig, PartConfig, RendezvousConfig, RocksteadierConfig,
     SubsettingConfig, TopologyConfig,
@@ -129,6 +134,8 @@ pub struct Config {
     pub slow_start: Option<SlowStartConfig>,
     /// How calls are spread over priorities, zones and subsets.
     pub topology: TopologyConfig,
+    /// What services cost that are served by name ([`directory`](Self::directory)).
+    pub directory: DirectoryConfig,
     /// How calls are made.
     pub calls: CallConfig,
 }
@@ -159,6 +166,7 @@ impl Default for Config {
             health_check: None,
             slow_start: None,
             topology: TopologyConfig::default(),
+            directory: DirectoryConfig::default(),
             calls: CallConfig::default(),
         }
     }
@@ -224,13 +232,17 @@ impl Config {
     /// [`RegistryConfig::open`].
     pub async fn build(&self) -> Result<(Balancer, CallSettings), Error> {
         let (builder, calls) = (self.builder()?, self.settings()?);
+        let balancer = builder.build(self.opened()?).await?;
+        Ok((balancer, calls))
+    }
+
+    fn opened(&self) -> Result<std::sync::Arc<dyn crate::registry::Discover>, Error> {
         let registry = self.registry.as_ref().ok_or_else(|| {
             let reason = "there is none; say where the endpoints come from, such as \
                           `registry.consul.url = \"http://127.0.0.1:8500\"`";
             Error::config("registry", reason)
         })?;
-        let balancer = builder.build(registry.open()?).await?;
-        Ok((balancer, calls))
+        registry.open()
     }
 
     /// The balancer but for its registry, for a registry of one's own.
@@ -240,22 +252,36 @@ impl Config {
     /// As [`build`](Self::build).
     pub fn builder(&self) -> Result<BalancerBuilder, Error> {
         ServiceName::new(&self.service).map_err(|error| Error::config("service", error))?;
+        self.set_up(Balancer::builder(&self.service))
+    }
+
+    #[cfg_attr(
+        feature = "quanta",
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "without it there is no such clock"
+        )
+    )]
+    fn clock(&self) -> Result<Clock, Error> {
+        match self.clock {
+            ClockConfig::System => Ok(Clock::system()),
+            #[cfg(feature = "quanta")]
+            ClockConfig::Tsc => Ok(Clock::tsc()),
+            #[cfg(not(feature = "quanta"))]
+            ClockConfig::Tsc => Err(registry::without("clock", "quanta")),
+        }
+    }
+
+    fn set_up(&self, builder: BalancerBuilder) -> Result<BalancerBuilder, Error> {
         let guard = self.removal_guard.as_ref();
         let guard = guard.map(RemovalGuardConfig::build).transpose()?;
         let topology = self.topology.build()?;
         topology
             .validate()
             .map_err(|error| error.within("topology"))?;
-        let clock = match self.clock {
-            ClockConfig::System => Clock::system(),
-            #[cfg(feature = "quanta")]
-            ClockConfig::Tsc => Clock::tsc(),
-            #[cfg(not(feature = "quanta"))]
-            ClockConfig::Tsc => return Err(registry::without("clock", "quanta")),
-        };
-        let mut builder = Balancer::builder(&self.service)
+        let mut builder = builder
             .strategy(self.strategy.build()?)
-            .clock(clock)
+            .clock(self.clock()?)
             .latency(self.latency)
             .first_answer(self.first_answer)
             .removal_guard(guard)
@@ -282,6 +308,27 @@ impl Config {
             builder = builder.slow_start(slow_start);
         }
         Ok(builder)
+    }
+
+    /// Who endpoints have to be over TLS, and who we are to them; none if `calls.tls` is not set. The
+    /// identity is there to be [reloaded](crate::client::tls::Identity::reload) when its files change.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_invalid`] with the key that is wrong.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn endpoint_tls(
+        &self,
+    ) -> Result<
+        Option<(
+            crate::client::tls::EndpointTls,
+            Option<crate::client::tls::Identity>,
+        )>,
+        Error,
+    > {
+        let tls = self.calls.tls.as_ref();
+        tls.map(EndpointTlsConfig::build).transpose()
     }
 
     /// The settings of calls, for any client.
