@@ -202,6 +202,14 @@ impl Discover for Directory {
     fn watch(&self, service: &ServiceName) -> BoxStream<'static, Result<EndpointSet, Error>> {
         self.shared.discover.watch(service)
     }
+
+    fn is_authoritative(&self) -> bool {
+        self.shared.discover.is_authoritative()
+    }
+
+    fn look_again(&self, service: &ServiceName) {
+        self.shared.discover.look_again(service);
+    }
 }
 
 impl fmt::Debug for Directory {
