@@ -1,6 +1,7 @@
 //! Pictures of reports, as SVG.
 
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
 use super::Report;
@@ -74,20 +75,8 @@ pub fn latency_picture(title: &str, rows: &[(String, Vec<Report>)]) -> Result<St
             .y_label_formatter(&|share| format!("{} %", share * 100.0))
             .light_line_style(WHITE)
             .draw()?;
-        for ((name, line), color) in lines.iter().zip(COLORS.iter().cycle()) {
-            chart
-                .draw_series(LineSeries::new(line.iter().copied(), color.stroke_width(2)))?
-                .label(*name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
-                });
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
-            .background_style(WHITE)
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
+        let lines = lines.iter().map(|(name, line)| (*name, line.as_slice()));
+        plot(&mut chart, lines, SeriesLabelPosition::LowerLeft)?;
         Ok(())
     })
 }
@@ -129,25 +118,41 @@ pub fn load_picture(title: &str, report: &Report) -> Result<String, Error> {
             .y_desc("calls at a server")
             .light_line_style(WHITE)
             .draw()?;
-        for ((name, line), color) in lines.iter().zip(&COLORS) {
-            chart
-                .draw_series(LineSeries::new(line.iter().copied(), color.stroke_width(2)))?
-                .label(*name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
-                });
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE)
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
+        let lines = lines.iter().map(|(name, line)| (*name, line.as_slice()));
+        plot(&mut chart, lines, SeriesLabelPosition::UpperRight)?;
         Ok(())
     })
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
+
+/// Lines with their names, each in a colour of its own.
+fn plot<'a, 'b: 'a, 'l, X, Y>(
+    chart: &mut Chart<'a, 'b, X, Y>,
+    lines: impl Iterator<Item = (&'l str, &'l [(f64, f64)])>,
+    names: SeriesLabelPosition,
+) -> Drawn
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    for ((name, line), color) in lines.zip(COLORS.iter().cycle()) {
+        let style = color.stroke_width(2);
+        chart
+            .draw_series(LineSeries::new(line.iter().copied(), style))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .position(names)
+        .background_style(WHITE)
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
 
 fn draw(
     title: &str,
