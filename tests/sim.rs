@@ -4,7 +4,7 @@ use waypost::sim::{
     Antagonist, Deploy, Estimate, Fleet, Report, Rule, Service, Slow, Trace, csv, latency_picture,
     load_picture, run,
 };
-use waypost::strategy::{Adaptive, LeastConn, P2c, Prequal, Random, RoundRobin};
+use waypost::strategy::{Adaptive, LeastConn, LoadWeighted, P2c, Prequal, Random, RoundRobin};
 
 fn simulate(fleet: &Fleet, rule: &Rule, seed: u64) -> Report {
     run(fleet, rule, seed).expect("the fleet is fine")
@@ -427,6 +427,63 @@ fn reports_are_told_as_csv_and_as_pictures() {
         assert!(svg.len() < 60_000, "{}", svg.len());
     }
     assert!(latency_picture("nothing", &[]).is_err());
+}
+
+/// A server that is slow says that it is used up by fewer calls, so it gets fewer.
+#[test]
+fn reports_of_utilization_give_slow_servers_their_share() {
+    let fleet = Fleet {
+        clients: 2,
+        servers: 10,
+        load: 0.6,
+        seconds: 40.0,
+        warm_up_seconds: 25.0,
+        slow: Some(Slow {
+            servers: 2,
+            factor: 3.0,
+            from_seconds: 0.0,
+            until_seconds: 1e6,
+        }),
+        ..Fleet::default()
+    };
+    let share = |reports| {
+        let fleet = Fleet {
+            reports,
+            ..fleet.clone()
+        };
+        let report = simulate(&fleet, &Rule::of(LoadWeighted::new()), 1);
+        let slow: u64 = report.by_server[..2].iter().sum();
+        slow as f64 / report.calls as f64
+    };
+    let (with, without) = (share(true), share(false));
+    assert!((without - 0.2).abs() < 0.01, "{without}");
+    // Three times slower, two of ten: 2/3 of 8 2/3 is 7.7 %.
+    assert!((0.04..0.12).contains(&with), "{with}");
+}
+
+/// Old news that comes as new sends everybody to the server that was idle.
+#[test]
+fn reports_must_be_younger_than_a_call_to_be_of_use() {
+    let p99 = |rule: &Rule, every| {
+        let fleet = Fleet {
+            clients: 20,
+            servers: 20,
+            load: 0.8,
+            seconds: 8.0,
+            warm_up_seconds: 2.0,
+            report_every_ms: every,
+            ..Fleet::default()
+        };
+        simulate(&fleet, rule, 1).p99_ms
+    };
+    let adaptive = Rule::of(Adaptive::new());
+    let [new, recent, old] = [0.0, 5.0, 100.0].map(|every| p99(&adaptive, every));
+    let without = p99(&Rule::of(P2c::new()), 0.0);
+    assert!(
+        new < without && recent < without,
+        "{new} {recent} {without}"
+    );
+    assert!(old > without, "{old} {without}");
 }
 
 // ---- traces -------------------------------------------------------------------

@@ -44,6 +44,8 @@ pub struct Fleet {
     pub failing_ms: Option<f64>,
     /// Whether servers say, with each answer, how busy they are.
     pub reports: bool,
+    /// How old what they say may be, in milliseconds: a server looks at itself so often.
+    pub report_every_ms: f64,
     /// How many servers each call has asked for the same, at random; beside it, as a call does not
     /// wait for that. Only for strategies that go by reports.
     pub probes: f64,
@@ -133,6 +135,7 @@ impl Default for Fleet {
             deploy: None,
             failing_ms: None,
             reports: true,
+            report_every_ms: 0.0,
             probes: 0.0,
             estimate: Estimate::ByLoad,
         }
@@ -236,6 +239,7 @@ impl Fleet {
             ("fleet.round_trip_ms", self.round_trip_ms),
             ("fleet.warm_up_seconds", self.warm_up_seconds),
             ("fleet.probes", self.probes),
+            ("fleet.report_every_ms", self.report_every_ms),
         ];
         above_zero.extend(self.timeout_ms.map(|ms| ("fleet.timeout_ms", ms)));
         above_zero.extend(self.failing_ms.map(|ms| ("fleet.failing_ms", ms)));

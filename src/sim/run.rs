@@ -95,6 +95,9 @@ struct Said {
     held: u32,
     /// What one takes that comes now, in microseconds; 0 where it does not know.
     micros: u32,
+    /// Calls that it answered in the last whole second, and those of them that failed.
+    rate: u32,
+    failures: u32,
 }
 
 struct Client {
@@ -115,6 +118,39 @@ struct Server {
     cold_until: u64,
     /// Where reports are read.
     estimator: Option<Estimator>,
+    /// The second that is counted, calls answered and failed in it, and in the one before.
+    second: u64,
+    answered: [(u32, u32); 2],
+    /// What it said last, and when it looked.
+    said: Option<(u64, Said)>,
+}
+
+impl Server {
+    fn count(&mut self, now: u64, failed: bool) {
+        self.turn(now);
+        self.answered[0].0 += 1;
+        self.answered[0].1 += u32::from(failed);
+    }
+
+    fn turn(&mut self, now: u64) {
+        let second = now / SECOND as u64;
+        if second != self.second {
+            let before = if second == self.second + 1 {
+                self.answered[0]
+            } else {
+                (0, 0)
+            };
+            (self.second, self.answered) = (second, [(0, 0), before]);
+        }
+    }
+
+    fn last_second(&self, now: u64) -> (u32, u32) {
+        match now / SECOND as u64 - self.second {
+            0 => self.answered[1],
+            1 => self.answered[0],
+            _ => (0, 0),
+        }
+    }
 }
 
 struct Call {
@@ -325,7 +361,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn asked(&mut self, client: u32, server: u32) {
-        let said = self.said(server);
+        let said = self.look(server);
         let at = self.after(self.one_way());
         let told = Event::Told {
             client,
@@ -341,7 +377,21 @@ impl<'a> Simulation<'a> {
         stats.told(&self.report_read, Timestamp::from_nanos(self.now));
     }
 
+    /// What the server says now, which it may have found out some time ago.
+    fn look(&mut self, server: u32) -> Said {
+        let lasts = (self.fleet.report_every_ms * MILLISECOND) as u64;
+        match self.servers[server as usize].said {
+            Some((at, said)) if self.now < at.saturating_add(lasts) => said,
+            _ => {
+                let said = self.said(server);
+                self.servers[server as usize].said = Some((self.now, said));
+                said
+            }
+        }
+    }
+
     fn said(&self, server: u32) -> Said {
+        let (rate, failures) = self.servers[server as usize].last_second(self.now);
         let held = self.queue(server) as u32;
         let estimator = self.servers[server as usize].estimator.as_ref();
         let now = Timestamp::from_nanos(self.now);
@@ -349,6 +399,8 @@ impl<'a> Simulation<'a> {
         Said {
             held,
             micros: latency.map_or(0, |latency| latency.as_micros() as u32),
+            rate,
+            failures,
         }
     }
 
@@ -358,6 +410,11 @@ impl<'a> Simulation<'a> {
         *held.or_default() = f64::from(said.held);
         let latency = metrics.entry(LoadReport::LATENCY_MS.to_owned());
         *latency.or_default() = f64::from(said.micros) / 1e3;
+        // As `ReportLoad` has it with its limit.
+        self.report_read.application_utilization =
+            f64::from(said.held) / f64::from(self.fleet.workers);
+        self.report_read.rps_fractional = f64::from(said.rate);
+        self.report_read.eps = f64::from(said.failures);
     }
 
     fn pick(&mut self, client: u32) -> Option<u32> {
@@ -465,7 +522,8 @@ impl<'a> Simulation<'a> {
             estimator.record(beside, Duration::from_nanos(self.now - came), now);
         }
         if self.reports {
-            self.calls[call as usize].said = self.said(server);
+            self.servers[server as usize].count(self.now, fails);
+            self.calls[call as usize].said = self.look(server);
         }
         let at = self.after(self.one_way());
         self.events.push(at, Event::Answered { call });
