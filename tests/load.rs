@@ -107,8 +107,8 @@ async fn a_server_that_says_it_is_busy_gets_no_calls_of_a_client_that_sees_none(
         let report = LoadReport::of(answer.headers())
             .expect("it is one")
             .expect("it is there");
-        let utilization = report.application_utilization;
-        assert!([0.0, 0.8].contains(&utilization), "{utilization}");
+        let held = report.in_flight().expect("it is told");
+        assert!([0.0, 8.0].contains(&held), "{held}");
         answer.into_body().collect().await.expect("it is whole");
     }
     let calls_of = |wanted: bool| {
@@ -117,6 +117,9 @@ async fn a_server_that_says_it_is_busy_gets_no_calls_of_a_client_that_sees_none(
         let node = nodes.find(|node| (*node.endpoint().address() == address) == wanted);
         node.expect("it is known").stats().totals().succeeded
     };
+    // Eight of ten for as long as they are held, and nothing before.
+    let utilization = busy.report().application_utilization;
+    assert!(utilization > 0.0 && utilization <= 0.8, "{utilization}");
     // One call, to hear of it.
     assert!(
         calls_of(true) <= 2,

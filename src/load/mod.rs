@@ -23,6 +23,7 @@ pub(crate) mod base64;
 #[cfg(feature = "http")]
 mod header;
 mod latency;
+mod mean;
 pub(crate) mod protobuf;
 mod text;
 
@@ -31,6 +32,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use latency::LatencyByLoad;
+pub use mean::MeanHeld;
 
 use crate::error::Error;
 

@@ -15,12 +15,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::Error;
-use crate::load::{LatencyByLoad, LoadReport};
+use crate::load::{LatencyByLoad, LoadReport, MeanHeld};
 use crate::time::{Clock, Timestamp};
 
 /// Adds to each answer what the server knows of its load: the calls that it holds, those that it
 /// answers and fails a second, what a call takes that comes now ([`LatencyByLoad`]), and with a
-/// [`limit`](Self::limit) the share of that which is in use.
+/// [`limit`](Self::limit) the share of that which is in use, on average of a second or two.
 ///
 /// A call is held from when it comes until its answer's body has ended; the call that the report
 /// goes with is not counted. The report is in the head (`endpoint-load-metrics`, text), and once
@@ -107,7 +107,7 @@ impl ReportLoad {
             ..LoadReport::default()
         };
         if let Some(limit) = self.limit {
-            report.application_utilization = held / f64::from(limit);
+            report.application_utilization = self.meter.mean_held.mean(now) / f64::from(limit);
         }
         let in_flight = LoadReport::IN_FLIGHT.to_owned();
         report.named_metrics.insert(in_flight, held);
@@ -139,13 +139,28 @@ impl fmt::Debug for ReportLoad {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Meter {
     clock: Clock,
     held: AtomicU32,
     answered: Rate,
     failed: Rate,
     latencies: LatencyByLoad,
+    mean_held: MeanHeld,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        let clock = Clock::default();
+        Self {
+            mean_held: MeanHeld::new(clock.now()),
+            clock,
+            held: AtomicU32::new(0),
+            answered: Rate::default(),
+            failed: Rate::default(),
+            latencies: LatencyByLoad::default(),
+        }
+    }
 }
 
 /// Counts by seconds.
@@ -214,9 +229,11 @@ struct Holding {
 
 impl Holding {
     fn new(meter: &Arc<Meter>) -> Self {
+        let came = meter.clock.now();
+        meter.mean_held.begin(came);
         Self {
             beside: meter.held.fetch_add(1, Ordering::Relaxed),
-            came: meter.clock.now(),
+            came,
             meter: Arc::clone(meter),
             went_well: false,
         }
@@ -230,8 +247,9 @@ impl Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         self.meter.held.fetch_sub(1, Ordering::Relaxed);
+        let now = self.meter.clock.now();
+        self.meter.mean_held.end(self.came, now);
         if self.went_well {
-            let now = self.meter.clock.now();
             let took = now.since(self.came);
             self.meter.latencies.record(self.beside, took, now);
         }
