@@ -20,10 +20,10 @@
 
 #[cfg(any(test, feature = "http"))]
 pub(crate) mod base64;
+mod busy;
 #[cfg(feature = "http")]
 mod header;
 mod latency;
-mod mean;
 pub(crate) mod protobuf;
 mod text;
 
@@ -31,8 +31,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+pub use busy::BusyTime;
 pub use latency::LatencyByLoad;
-pub use mean::MeanHeld;
 
 use crate::error::Error;
 

@@ -15,12 +15,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::Error;
-use crate::load::{LatencyByLoad, LoadReport, MeanHeld};
+use crate::load::{BusyTime, LatencyByLoad, LoadReport};
 use crate::time::{Clock, Timestamp};
 
 /// Adds to each answer what the server knows of its load: the calls that it holds, those that it
 /// answers and fails a second, what a call takes that comes now ([`LatencyByLoad`]), and with a
-/// [`limit`](Self::limit) the share of that which is in use, on average of a second or two.
+/// [`limit`](Self::limit) the share of that which was at work in the last second or two.
 ///
 /// A call is held from when it comes until its answer's body has ended; the call that the report
 /// goes with is not counted. The report is in the head (`endpoint-load-metrics`, text), and once
@@ -44,7 +44,7 @@ use crate::time::{Clock, Timestamp};
 #[derive(Clone)]
 pub struct ReportLoad {
     meter: Arc<Meter>,
-    limit: Option<u32>,
+    busy: Option<Arc<BusyTime>>,
     metrics: Option<Arc<Add>>,
 }
 
@@ -56,14 +56,14 @@ impl ReportLoad {
     pub fn new() -> Self {
         Self {
             meter: Arc::default(),
-            limit: None,
+            busy: None,
             metrics: None,
         }
     }
 
-    /// How many calls the server can work at at a time, workers or connections of a database: what
-    /// it holds, as a share of that, is its `application_utilization`, by which
-    /// [`LoadWeighted`](crate::strategy::LoadWeighted) goes.
+    /// How many calls the server can work at at a time, workers or connections of a database: the
+    /// share of them that was at work ([`BusyTime`]) is its `application_utilization`, by which
+    /// [`LoadWeighted`](crate::strategy::LoadWeighted) goes. To be set before the layer is cloned.
     ///
     /// # Errors
     ///
@@ -76,7 +76,8 @@ impl ReportLoad {
                 "there must be one call at least",
             ));
         }
-        self.limit = Some(calls);
+        let now = self.meter.clock.now();
+        self.busy = Some(Arc::new(BusyTime::new(calls, now)));
         Ok(self)
     }
 
@@ -106,8 +107,8 @@ impl ReportLoad {
             eps: self.meter.failed.per_second(now),
             ..LoadReport::default()
         };
-        if let Some(limit) = self.limit {
-            report.application_utilization = self.meter.mean_held.mean(now) / f64::from(limit);
+        if let Some(busy) = &self.busy {
+            report.application_utilization = busy.share(now);
         }
         let in_flight = LoadReport::IN_FLIGHT.to_owned();
         report.named_metrics.insert(in_flight, held);
@@ -134,33 +135,18 @@ impl fmt::Debug for ReportLoad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReportLoad")
             .field("report", &self.report())
-            .field("limit", &self.limit)
+            .field("busy", &self.busy)
             .finish_non_exhaustive()
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Meter {
     clock: Clock,
     held: AtomicU32,
     answered: Rate,
     failed: Rate,
     latencies: LatencyByLoad,
-    mean_held: MeanHeld,
-}
-
-impl Default for Meter {
-    fn default() -> Self {
-        let clock = Clock::default();
-        Self {
-            mean_held: MeanHeld::new(clock.now()),
-            clock,
-            held: AtomicU32::new(0),
-            answered: Rate::default(),
-            failed: Rate::default(),
-            latencies: LatencyByLoad::default(),
-        }
-    }
 }
 
 /// Counts by seconds.
@@ -220,6 +206,7 @@ fn second_of(now: Timestamp) -> u32 {
 #[derive(Debug)]
 struct Holding {
     meter: Arc<Meter>,
+    busy: Option<Arc<BusyTime>>,
     /// Held beside it when it came.
     beside: u32,
     came: Timestamp,
@@ -228,10 +215,14 @@ struct Holding {
 }
 
 impl Holding {
-    fn new(meter: &Arc<Meter>) -> Self {
+    fn new(layer: &ReportLoad) -> Self {
+        let (meter, busy) = (&layer.meter, layer.busy.clone());
         let came = meter.clock.now();
-        meter.mean_held.begin(came);
+        if let Some(busy) = &busy {
+            busy.begin(came);
+        }
         Self {
+            busy,
             beside: meter.held.fetch_add(1, Ordering::Relaxed),
             came,
             meter: Arc::clone(meter),
@@ -248,7 +239,9 @@ impl Drop for Holding {
     fn drop(&mut self) {
         self.meter.held.fetch_sub(1, Ordering::Relaxed);
         let now = self.meter.clock.now();
-        self.meter.mean_held.end(self.came, now);
+        if let Some(busy) = &self.busy {
+            busy.end(now);
+        }
         if self.went_well {
             let took = now.since(self.came);
             self.meter.latencies.record(self.beside, took, now);
@@ -296,7 +289,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let holding = Holding::new(&self.layer.meter);
+        let holding = Holding::new(&self.layer);
         ReportingFuture {
             answer: self.inner.call(request),
             layer: self.layer.clone(),

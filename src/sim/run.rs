@@ -9,7 +9,7 @@ use super::service::{exponential, unit};
 use super::{Fleet, Report};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::load::{LoadReport, MeanHeld};
+use crate::load::{BusyTime, LoadReport};
 use crate::rng::Rng;
 use crate::stats::Outcome;
 use crate::strategy::{BoxPicker, PickContext, PickOptions, Strategy};
@@ -98,8 +98,8 @@ struct Said {
     /// Calls that it answered in the last whole second, and those of them that failed.
     rate: u32,
     failures: u32,
-    /// The calls it held on average, in thousandths.
-    mean_held: u32,
+    /// The share of its workers that was at work, in millionths.
+    busy: u32,
 }
 
 struct Client {
@@ -122,7 +122,7 @@ struct Server {
     estimator: Option<Estimator>,
     /// The second that is counted, calls answered and failed in it, and in the one before.
     second: u64,
-    mean_held: Option<MeanHeld>,
+    at_work: Option<BusyTime>,
     answered: [(u32, u32); 2],
     /// What it said last, and when it looked.
     said: Option<(u64, Said)>,
@@ -224,7 +224,7 @@ impl<'a> Simulation<'a> {
         let reports = fleet.reports && strategy.is_some_and(Strategy::reads_reports);
         let server = |_| Server {
             estimator: reports.then(|| Estimator::new(fleet.estimate)),
-            mean_held: reports.then(|| MeanHeld::new(Timestamp::default())),
+            at_work: reports.then(|| BusyTime::new(fleet.workers, Timestamp::default())),
             ..Server::default()
         };
         Ok(Self {
@@ -395,8 +395,8 @@ impl<'a> Simulation<'a> {
     }
 
     fn said(&self, server: u32) -> Said {
-        let mean_held = self.servers[server as usize].mean_held.as_ref();
-        let mean_held = mean_held.map_or(0.0, |mean| mean.mean(Timestamp::from_nanos(self.now)));
+        let at_work = self.servers[server as usize].at_work.as_ref();
+        let busy = at_work.map_or(0.0, |it| it.share(Timestamp::from_nanos(self.now)));
         let (rate, failures) = self.servers[server as usize].last_second(self.now);
         let held = self.queue(server) as u32;
         let estimator = self.servers[server as usize].estimator.as_ref();
@@ -407,7 +407,7 @@ impl<'a> Simulation<'a> {
             micros: latency.map_or(0, |latency| latency.as_micros() as u32),
             rate,
             failures,
-            mean_held: (mean_held * 1e3) as u32,
+            busy: (busy * 1e6) as u32,
         }
     }
 
@@ -418,8 +418,7 @@ impl<'a> Simulation<'a> {
         let latency = metrics.entry(LoadReport::LATENCY_MS.to_owned());
         *latency.or_default() = f64::from(said.micros) / 1e3;
         // As `ReportLoad` has it with its limit.
-        self.report_read.application_utilization =
-            f64::from(said.mean_held) / 1e3 / f64::from(self.fleet.workers);
+        self.report_read.application_utilization = f64::from(said.busy) / 1e6;
         self.report_read.rps_fractional = f64::from(said.rate);
         self.report_read.eps = f64::from(said.failures);
     }
@@ -477,8 +476,8 @@ impl<'a> Simulation<'a> {
         self.calls[call as usize].came = (self.now, self.queue(server) as u32);
         let now = Timestamp::from_nanos(self.now);
         let state = &mut self.servers[server as usize];
-        if let Some(mean_held) = &state.mean_held {
-            mean_held.begin(now);
+        if let Some(at_work) = &state.at_work {
+            at_work.begin(now);
         }
         if state.busy == self.fleet.workers {
             state.waiting.push_back(call);
@@ -527,8 +526,8 @@ impl<'a> Simulation<'a> {
         }
         let (came, beside) = self.calls[call as usize].came;
         let (fails, now) = (self.fails(server), Timestamp::from_nanos(self.now));
-        if let Some(mean_held) = &self.servers[server as usize].mean_held {
-            mean_held.end(Timestamp::from_nanos(came), now);
+        if let Some(at_work) = &self.servers[server as usize].at_work {
+            at_work.end(now);
         }
         if let Some(estimator) = &mut self.servers[server as usize].estimator
             && !fails
