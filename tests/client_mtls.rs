@@ -3,7 +3,6 @@
 mod tls_common;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
@@ -11,8 +10,6 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
 use tls_common::{Authority, Server};
 use tower::ServiceExt as _;
 use waypost::client::http::{BalanceLayer, BoxError, Pinned};
@@ -134,13 +131,7 @@ impl Drop for Folder {
 #[tokio::test]
 async fn our_certificate_is_shown_and_reloaded_and_a_bad_one_changes_nothing() {
     let (authority, old) = (Authority::new(), Authority::new());
-    let trusted = WebPkiClientVerifier::builder(Arc::new(authority.roots()));
-    let identity = authority.identity(&["users"]);
-    let server = ServerConfig::builder()
-        .with_client_cert_verifier(trusted.build().expect("there is a root"))
-        .with_single_cert(vec![identity.cert], identity.key)
-        .expect("key and certificate match");
-    let server = Server::with("mtls", server).await;
+    let server = Server::with("mtls", authority.mutual(&["users"])).await;
     let folder = Folder::new();
     folder.write(&old.identity(&["me"]));
     let (cert, key) = (folder.0.join("cert.pem"), folder.0.join("key.pem"));

@@ -4,13 +4,11 @@
 mod server_common;
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use server_common::{Launch, Server, free_port};
-use tempfile::NamedTempFile;
+use server_common::{Knot, free_port};
 use tokio::time::timeout;
 use waypost::registry::{Dns, DnsBuilder, Families};
 use waypost::{Balancer, Discover, Endpoint, EndpointSet, Error, Outcome, ServiceName, testing};
@@ -34,51 +32,10 @@ _http._tcp.s SRV 3 7 8004 missing
 _http._tcp.none SRV 0 0 0 .
 ";
 
-struct Knot {
-    server: Server,
-    /// Read again when the server is restarted.
-    _records: NamedTempFile,
-}
-
-impl Knot {
-    async fn start(records: &str) -> Option<Self> {
-        let launch = Launch::of("knot")?;
-        let file = NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), records).unwrap();
-        let path = file.path().display().to_string();
-        Some(Self {
-            server: launch.var("RECORDS", path).start().await,
-            _records: file,
-        })
-    }
-
-    fn at(&self) -> SocketAddr {
-        self.server.address().parse().unwrap()
-    }
-
-    fn ask(&self, builder: DnsBuilder) -> Dns {
-        let quick = Duration::from_millis(50);
-        let builder = builder.servers([self.at()]).timeout(Duration::from_secs(2));
-        builder.refresh(quick, quick * 2).build().unwrap()
-    }
-
-    /// Changes the zone while it is served: each line is a `knotc` command
-    /// without the zone's name.
-    fn change(&self, lines: &[&str]) {
-        let knotc = self.server.dir().join("knotc");
-        let run = |words: &[&str]| {
-            let done = Command::new(&knotc).args(words).output().unwrap();
-            let said = String::from_utf8_lossy(&done.stderr);
-            assert!(done.status.success(), "{words:?}: {said}");
-        };
-        run(&["zone-begin", "waypost.test"]);
-        for line in lines {
-            let mut words: Vec<&str> = line.split(' ').collect();
-            words.insert(1, "waypost.test");
-            run(&words);
-        }
-        run(&["zone-commit", "waypost.test"]);
-    }
+fn ask(knot: &Knot, builder: DnsBuilder) -> Dns {
+    let quick = Duration::from_millis(50);
+    let builder = builder.servers([knot.at()]).timeout(Duration::from_secs(2));
+    builder.refresh(quick, quick * 2).build().unwrap()
 }
 
 fn addresses() -> DnsBuilder {
@@ -131,7 +88,7 @@ async fn addresses_of_both_families_keep_the_contract() {
         ("six", Families::V4, &[]),
         ("missing", Families::Both, &[]),
     ] {
-        let dns = knot.ask(addresses().families(families));
+        let dns = ask(&knot, addresses().families(families));
         testing::discover(dns, &name(service), &expected(addresses_), PATIENCE).await;
     }
 }
@@ -141,7 +98,7 @@ async fn services_bring_port_priority_and_weight() {
     let Some(knot) = Knot::start(RECORDS).await else {
         return;
     };
-    let dns = knot.ask(Dns::srv("_http._tcp.{service}.waypost.test"));
+    let dns = ask(&knot, Dns::srv("_http._tcp.{service}.waypost.test"));
     let set = next(&mut dns.watch(&name("s"))).await.unwrap();
     let told: Vec<_> = set
         .iter()
@@ -177,13 +134,13 @@ async fn changes_show_when_the_time_to_live_is_over() {
     let Some(knot) = Knot::start(RECORDS).await else {
         return;
     };
-    let dns = knot.ask(addresses());
+    let dns = ask(&knot, addresses());
     let mut sets = dns.watch(&name("a"));
     let before = next(&mut sets).await.unwrap();
-    knot.change(&["zone-set a 1 A 10.0.0.9"]);
+    knot.zone.change(&["zone-set a 1 A 10.0.0.9"]);
     let after = until(&mut sets, |set| set.len() == 3).await;
     assert!(after.version() > before.version());
-    knot.change(&["zone-unset a A 10.0.0.1"]);
+    knot.zone.change(&["zone-unset a A 10.0.0.1"]);
     let last = until(&mut sets, |set| set.len() == 2).await;
     assert_eq!(told(&last), ["10.0.0.2:80", "10.0.0.9:80"]);
 }
@@ -196,7 +153,7 @@ async fn an_answer_too_long_for_udp_comes_whole() {
     let Some(knot) = Knot::start(&(many.join("\n") + "\n")).await else {
         return;
     };
-    let set = next(&mut knot.ask(addresses()).watch(&name("many"))).await;
+    let set = next(&mut ask(&knot, addresses()).watch(&name("many"))).await;
     assert_eq!(set.unwrap().len(), 300);
 }
 
@@ -205,7 +162,7 @@ async fn a_server_that_hangs_or_is_gone_leaves_the_set_standing() {
     let Some(mut knot) = Knot::start(RECORDS).await else {
         return;
     };
-    let dns = knot.ask(addresses());
+    let dns = ask(&knot, addresses());
     let users = Balancer::builder("a").build(dns.clone()).await.unwrap();
     let mut sets = dns.watch(&name("a"));
     next(&mut sets).await.unwrap();
@@ -229,12 +186,12 @@ async fn no_such_name_is_believed_after_a_while() {
         return;
     };
     let a_while = Duration::from_millis(300);
-    let held = knot.ask(addresses().hold_negative(a_while));
-    let believed = knot.ask(addresses().hold_negative(Duration::ZERO));
+    let held = ask(&knot, addresses().hold_negative(a_while));
+    let believed = ask(&knot, addresses().hold_negative(Duration::ZERO));
     let (mut held, mut believed) = (held.watch(&name("a")), believed.watch(&name("a")));
     assert_eq!(next(&mut held).await.unwrap().len(), 2);
     assert_eq!(next(&mut believed).await.unwrap().len(), 2);
-    knot.change(&["zone-unset a"]);
+    knot.zone.change(&["zone-unset a"]);
     assert!(next(&mut believed).await.unwrap().is_empty());
     let error = next(&mut held).await.unwrap_err();
     assert!(error.to_string().contains("no such record"), "{error}");
@@ -246,7 +203,7 @@ async fn what_failed_for_too_long_is_given_up() {
     let Some(mut knot) = Knot::start(RECORDS).await else {
         return;
     };
-    let dns = knot.ask(addresses().hold_failed(Duration::from_millis(200)));
+    let dns = ask(&knot, addresses().hold_failed(Duration::from_millis(200)));
     let mut sets = dns.watch(&name("a"));
     assert_eq!(next(&mut sets).await.unwrap().len(), 2);
     knot.server.kill();
@@ -279,7 +236,7 @@ async fn calls_that_fail_are_a_hint_before_the_time_to_live_is_over() {
     next(&mut sets).await.unwrap();
     let balancer = Balancer::builder("a").build(dns).await.unwrap();
     balancer.ready(PATIENCE).await.unwrap();
-    knot.change(&["zone-unset a A 10.0.0.1"]);
+    knot.zone.change(&["zone-unset a A 10.0.0.1"]);
     let calling = async {
         loop {
             balancer.pick().unwrap().finish(Outcome::NotSent);

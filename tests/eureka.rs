@@ -4,13 +4,16 @@ mod client_common;
 mod eureka_server;
 mod registry_common;
 mod server_common;
+mod tls_common;
 
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use eureka_server::EurekaServer;
+use futures::StreamExt as _;
 use registry_common::{set_where, users};
 use server_common::{found, servers_dir, until};
+use tls_common::{Authority, Front};
 use waypost::registry::eureka::{Eureka, EurekaBuilder};
 use waypost::{
     Balancer, Discover, Endpoint, EndpointSet, Outcome, Registry, ServiceName, Status, testing,
@@ -34,6 +37,51 @@ fn endpoint(i: u16) -> Endpoint {
 async fn keeps_the_contract_of_registries() {
     let server = EurekaServer::start().await;
     testing::registry(at(server.url()).build().unwrap(), PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_checked_on_both_sides() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = EurekaServer::start().await;
+    let front = Front::start(authority.mutual(&["127.0.0.1"]), server.address).await;
+    let port = front.address.port().to_string();
+    let https = || at(format!("https://127.0.0.1:{port}/eureka"));
+    let me = authority.identity(&["me"]);
+    let right = https()
+        .ca_certificate(authority.root_pem.as_str())
+        .client_certificate(me.cert_pem.as_str(), me.key_pem.as_str());
+    testing::registry(right.build().unwrap(), PATIENCE).await;
+
+    let no_client = https().ca_certificate(authority.root_pem.as_str());
+    let not_trusted = https()
+        .ca_certificate(other.root_pem.as_str())
+        .client_certificate(me.cert_pem.as_str(), me.key_pem.as_str());
+    let elsewhere = at(format!("https://localhost:{port}/eureka"))
+        .ca_certificate(authority.root_pem.as_str())
+        .client_certificate(me.cert_pem.as_str(), me.key_pem.as_str());
+    for builder in [no_client, not_trusted, elsewhere] {
+        let registry = builder.build().unwrap();
+        let read = registry.watch(&users()).next().await.unwrap();
+        let written = registry.register(&users(), endpoint(1)).await;
+        for error in [read.unwrap_err(), written.unwrap_err()] {
+            let text = error.to_string();
+            assert!(error.is_registry() && text.contains("ertificate"), "{text}");
+            assert!(text.contains(&port), "{text}");
+        }
+    }
+    for (builder, field) in [
+        (https().ca_certificate("nonsense"), "ca_certificate"),
+        (
+            https().client_certificate(me.cert_pem, "x"),
+            "client_certificate",
+        ),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(
+            error.is_invalid() && error.to_string().contains(field),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

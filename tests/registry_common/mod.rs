@@ -5,6 +5,7 @@
 
 mod hurt;
 mod proxy;
+mod written;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use crate::server_common::{Server, until};
 
 pub(crate) use hurt::{Hurt, Moment};
 pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use written::{Entries, Written};
 
 /// Generous, as several servers start at once on two cores.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -9,6 +9,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 mod clusters;
+mod knot;
 mod probe;
 
 use std::collections::HashSet;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep};
 use waypost::rng::Rng;
 
 pub(crate) use clusters::{consul_cluster, etcd_cluster, zookeeper_cluster};
+pub(crate) use knot::Knot;
 pub(crate) use probe::{Ready, http_get};
 
 /// How long a server may take to be ready: ten times what it takes on a quiet

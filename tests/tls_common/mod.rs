@@ -15,8 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use waypost::Endpoint;
@@ -25,6 +26,7 @@ use waypost::Endpoint;
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) root: CertificateDer<'static>,
+    pub(crate) root_pem: String,
 }
 
 /// A certificate and its key.
@@ -45,11 +47,12 @@ impl Authority {
         let root = params.self_signed(&key).expect("it can be signed");
         Self {
             root: root.der().clone(),
+            root_pem: root.pem(),
             issuer: Issuer::new(params, key),
         }
     }
 
-    /// A certificate for these names; those with `://` are URIs.
+    /// A certificate for these names: of hosts, addresses, and with `://` URIs.
     pub(crate) fn identity(&self, names: &[&str]) -> Identity {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names.iter().map(|name| san(name)).collect();
@@ -71,6 +74,16 @@ impl Authority {
         roots
     }
 
+    /// A server by these names that wants a certificate of this authority.
+    pub(crate) fn mutual(&self, names: &[&str]) -> ServerConfig {
+        let trusted = WebPkiClientVerifier::builder(Arc::new(self.roots()));
+        let identity = self.identity(names);
+        ServerConfig::builder()
+            .with_client_cert_verifier(trusted.build().expect("there is a root"))
+            .with_single_cert(vec![identity.cert], identity.key)
+            .expect("key and certificate match")
+    }
+
     /// A client that trusts this authority alone.
     pub(crate) fn client(&self) -> ClientConfig {
         ClientConfig::builder()
@@ -80,6 +93,9 @@ impl Authority {
 }
 
 fn san(name: &str) -> SanType {
+    if let Ok(address) = name.parse() {
+        return SanType::IpAddress(address);
+    }
     let text = name.try_into().expect("it is ASCII");
     if name.contains("://") {
         SanType::URI(text)
@@ -152,6 +168,38 @@ impl Server {
 }
 
 impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// TLS before a server that has none; it ends when it is dropped.
+pub(crate) struct Front {
+    pub(crate) address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+impl Front {
+    pub(crate) async fn start(tls: ServerConfig, server: SocketAddr) -> Self {
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let serving = tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                open.spawn(async move {
+                    let mut client = acceptor.accept(stream).await?;
+                    let mut server = TcpStream::connect(server).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        Self { address, serving }
+    }
+}
+
+impl Drop for Front {
     fn drop(&mut self) {
         self.serving.abort();
     }
