@@ -11,7 +11,9 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use grpc_server::{Grpc, Reply};
 use hostile::{Answer, Hostile};
-use registry_common::{Hurt, Mode, Moment, killed_for_good, no_call_is_lost, set_where, users};
+use registry_common::{
+    Hurt, Mode, Moment, error_saying, killed_for_good, no_call_is_lost, set_where, users,
+};
 use server_common::{Launch, etcd_cluster, http_get};
 use tokio::time::timeout;
 use waypost::registry::etcd::{Etcd, EtcdBuilder, Layout};
@@ -242,17 +244,9 @@ async fn grpc_that_is_not_etcds_is_a_typed_error_that_costs_little_and_passes() 
         let server = Grpc::start(range, watch).await;
         let registry = at(server.address).max_message(1 << 20).build().unwrap();
         let mut sets = registry.watch(&users());
-        let failing = async {
-            loop {
-                if let Err(error) = sets.next().await.unwrap() {
-                    return error;
-                }
-            }
-        };
-        let error = timeout(PATIENCE, failing).await;
-        let error = error.unwrap_or_else(|_| panic!("{name}: an error comes in time"));
+        let error = error_saying(&mut sets, name, says).await;
         let text = error.to_string();
-        assert!(error.is_registry() && text.contains(says), "{name}: {text}");
+        assert!(error.is_registry(), "{name}: {text}");
         assert!(text.contains(&server.address.to_string()), "{name}: {text}");
         assert!(text.len() < 700, "{name}: {text}");
 

@@ -45,7 +45,8 @@ async fn certificates_are_checked_on_both_sides() {
     let server = EurekaServer::start().await;
     let front = Front::start(authority.mutual(&["127.0.0.1"]), server.address).await;
     let port = front.address.port().to_string();
-    let https = || at(format!("https://127.0.0.1:{port}/eureka"));
+    let slow = Duration::from_secs(5);
+    let https = || at(format!("https://127.0.0.1:{port}/eureka")).request_timeout(slow);
     let me = authority.identity(&["me"]);
     let right = https()
         .ca_certificate(authority.root_pem.as_str())

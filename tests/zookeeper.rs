@@ -10,12 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use registry_common::{Mode, Proxy, set_where, users};
+use registry_common::{Mode, Proxy, error_saying, set_where, users};
 use server_common::{
     Launch, Server, certificates, found, free_port, scripts, servers_dir, until, zookeeper_cluster,
 };
 use tempfile::TempDir;
-use tokio::time::timeout;
 use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
 use waypost::{
     Discover as _, Endpoint, EndpointSet, RegistrationState, Registry as _, Status, testing,
@@ -469,10 +468,9 @@ async fn certificates_are_checked_on_both_sides() {
         ),
     ] {
         let registry = builder.build().unwrap();
-        let first = timeout(PATIENCE, registry.watch(&users()).next()).await;
-        let error = first.expect(name).unwrap().expect_err(name);
+        let error = error_saying(&mut registry.watch(&users()), name, why).await;
         let text = error.to_string();
-        assert!(error.is_registry() && text.contains(why), "{name}: {text}");
+        assert!(error.is_registry(), "{name}: {text}");
         assert!(text.contains("127.0.0.1:"), "{name}: {text}");
     }
     let error = at(&*address)

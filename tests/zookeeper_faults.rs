@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use registry_common::{Hurt, killed_for_good, no_call_is_lost, set_where, users};
+use registry_common::{Hurt, error_saying, killed_for_good, no_call_is_lost, set_where, users};
 use server_common::{Launch, zookeeper_cluster};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -231,17 +231,9 @@ async fn what_is_not_zookeeper_is_a_typed_error_that_costs_little() {
         let server = Fake::start(script).await;
         let registry = at(server.address.to_string()).max_message(1 << 20);
         let mut sets = registry.build().unwrap().watch(&users());
-        let failing = async {
-            loop {
-                if let Err(error) = sets.next().await.unwrap() {
-                    return error;
-                }
-            }
-        };
-        let error = timeout(PATIENCE, failing).await;
-        let error = error.unwrap_or_else(|_| panic!("{name}: an error comes in time"));
+        let error = error_saying(&mut sets, name, says).await;
         let text = error.to_string();
-        assert!(error.is_registry() && text.contains(says), "{name}: {text}");
+        assert!(error.is_registry(), "{name}: {text}");
         assert!(text.contains(&server.address.to_string()), "{name}: {text}");
         assert!(text.len() < 700, "{text}");
 

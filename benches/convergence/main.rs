@@ -1,5 +1,5 @@
 //! How long it takes from a change in a registry until the next pick follows:
-//! `cargo bench --bench convergence`.
+//! `cargo bench --bench convergence`, or of some alone: `… -- consul etcd`.
 //!
 //! Each round puts one endpoint in the place of another and picks until the new
 //! one comes. The time begins when the registry has confirmed the change, or,
@@ -85,21 +85,44 @@ async fn follow(balancer: &Balancer, port: u16) {
 async fn main() {
     println!("| registry | rounds | median | p99 | bounded by |");
     println!("| --- | --- | --- | --- | --- |");
-    measure(subjects::Memory::new()).await;
-    measure(subjects::InFile::new()).await;
-    if let Some(dns) = subjects::InDns::start().await {
+    if is_wanted("memory") {
+        measure(subjects::Memory::new()).await;
+    }
+    if is_wanted("file") {
+        measure(subjects::InFile::new()).await;
+    }
+    if is_wanted("dns")
+        && let Some(dns) = subjects::InDns::start().await
+    {
         measure(dns).await;
     }
-    if let Some(consul) = subjects::Served::<Consul>::start().await {
+    if is_wanted("consul")
+        && let Some(consul) = subjects::Served::<Consul>::start().await
+    {
         measure(consul).await;
         many::in_consul().await;
     }
-    if let Some(etcd) = subjects::Served::<Etcd>::start().await {
+    if is_wanted("etcd")
+        && let Some(etcd) = subjects::Served::<Etcd>::start().await
+    {
         measure(etcd).await;
         many::in_etcd().await;
     }
-    if let Some(zookeeper) = subjects::Served::<ZooKeeper>::start().await {
+    if is_wanted("zookeeper")
+        && let Some(zookeeper) = subjects::Served::<ZooKeeper>::start().await
+    {
         measure(zookeeper).await;
     }
-    measure(subjects::InEureka::start().await).await;
+    if is_wanted("eureka") {
+        measure(subjects::InEureka::start().await).await;
+    }
+}
+
+/// Whether it is named on the command line, or nothing is.
+fn is_wanted(name: &str) -> bool {
+    let mut named = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'));
+    let first = named.next();
+    first.is_none_or(|first| first == name || named.any(|word| word == name))
 }

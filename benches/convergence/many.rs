@@ -122,10 +122,11 @@ async fn read(registry: impl Discover, mut change: impl AsyncFnMut(usize, u32)) 
     let balancer = Balancer::builder("many").build(registry).await;
     let balancer = balancer.expect("the service has a name");
     balancer.ready(PATIENCE).await.expect("it answers");
+    let mut told = balancer.subscribe();
     let mut before = balancer.current();
     let mut next = async || {
-        while balancer.current().version() == before.version() {
-            tokio::time::sleep(LOOK).await;
+        while balancer.current() == before {
+            told.next().await.expect("the balancer lives");
         }
         before = balancer.current();
     };
@@ -136,9 +137,6 @@ async fn read(registry: impl Discover, mut change: impl AsyncFnMut(usize, u32)) 
         with_balancer,
     }
 }
-
-/// How often is looked for a change in a balancer: it costs next to nothing.
-const LOOK: Duration = Duration::from_millis(5);
 
 async fn cost_of(mut change: impl AsyncFnMut(usize), next: &mut impl AsyncFnMut()) -> Duration {
     let mut cost = Duration::ZERO;

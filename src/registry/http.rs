@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -22,6 +22,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
+use super::difference::{Difference, Received};
 use super::tls::Tls;
 use super::transport::{causes, checked_urls, tcp};
 use crate::error::Error;
@@ -37,11 +38,16 @@ pub(super) struct Servers {
     max_body: usize,
 }
 
+/// The most connections to a server that are kept while nobody uses them: a
+/// watch has one of its own, and beats come one after the other.
+const IDLE: usize = 3;
+
 /// What a server said.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+    /// By what is new in it against what it was to be [`like`](Ask::like).
+    pub(super) body: Received,
     /// Which of the servers it was.
     pub(super) server: usize,
 }
@@ -52,6 +58,8 @@ pub(super) struct Ask {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) body: Bytes,
+    /// An answer that this one may be like; empty where there is none.
+    pub(super) like: Arc<Vec<u8>>,
     /// For the whole of it, to the last byte of the answer.
     pub(super) within: Duration,
 }
@@ -74,6 +82,7 @@ impl Servers {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(IDLE)
             .build(connector);
         Ok(Arc::new(Self {
             system,
@@ -175,14 +184,17 @@ impl Servers {
         Error::registry(self.origin(reply.server), reason)
     }
 
-    /// Asks once more when the connection was closed before it was answered: a
-    /// server closes one that was idle just as it is used again, and whatever
-    /// is asked here may be asked twice.
+    /// Asks again when the connection was closed before it was answered, and at
+    /// last on a new one: a server closes those that were idle just as they are
+    /// used again, and whatever is asked here may be asked twice.
     async fn exchange(&self, server: usize, ask: &Ask) -> Result<Reply, Trouble> {
-        match self.exchange_once(server, ask).await {
-            Err(trouble) if was_cut(&*trouble.0) => self.exchange_once(server, ask).await,
-            other => other,
+        for _ in 0..IDLE {
+            match self.exchange_once(server, ask).await {
+                Err(trouble) if was_cut(&*trouble.0) => {}
+                other => return other,
+            }
         }
+        self.exchange_once(server, ask).await
     }
 
     async fn exchange_once(&self, server: usize, ask: &Ask) -> Result<Reply, Trouble> {
@@ -204,9 +216,8 @@ impl Servers {
             .map_err(|error| Trouble(Box::new(error)))?
             .into_parts();
         let mut body = Limited::new(body, self.max_body);
-        // Each frame is copied and let go of, so that the connection's buffer
-        // is used again: of a long answer, no more than one copy is held.
-        let mut whole = BytesMut::new();
+        // Each frame is let go of, so that the connection's buffer is used again.
+        let mut difference = Difference::from(Arc::clone(&ask.like));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 if error.is::<LengthLimitError>() {
@@ -216,13 +227,13 @@ impl Servers {
                 Trouble(error)
             })?;
             if let Some(data) = frame.data_ref() {
-                whole.extend_from_slice(data);
+                difference.push(data);
             }
         }
         Ok(Reply {
             status: head.status,
             headers: head.headers,
-            body: whole.freeze(),
+            body: difference.finish(),
             server,
         })
     }
@@ -236,9 +247,9 @@ impl fmt::Debug for Servers {
 }
 
 impl Reply {
-    /// The body as text for a message: short, and on one line.
+    /// What is new in the body as text for a message: short, and on one line.
     pub(super) fn excerpt(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(400)]);
+        let text = String::from_utf8_lossy(&self.body.new[..self.body.new.len().min(400)]);
         let mut short: String = text
             .trim()
             .chars()

@@ -31,6 +31,8 @@ mod compose;
 #[cfg(feature = "consul")]
 #[cfg_attr(docsrs, doc(cfg(feature = "consul")))]
 pub mod consul;
+#[cfg(any(feature = "consul", feature = "eureka"))]
+mod difference;
 #[cfg(feature = "dns")]
 mod dns;
 #[cfg(feature = "etcd")]

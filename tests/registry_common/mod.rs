@@ -51,6 +51,26 @@ pub(crate) async fn set_where(
     found.unwrap_or_else(|_| panic!("{what}; last came {last:?}"))
 }
 
+/// The first error that says so. On a busy machine others may come before it: that
+/// nothing came in time.
+pub(crate) async fn error_saying(
+    sets: &mut BoxStream<'static, Result<EndpointSet, Error>>,
+    name: &str,
+    says: &str,
+) -> Error {
+    let mut last = None;
+    let failing = async {
+        loop {
+            match sets.next().await.expect("a stream never ends") {
+                Err(error) if error.to_string().contains(says) => return error,
+                other => last = Some(other),
+            }
+        }
+    };
+    let found = timeout(PATIENCE, failing).await;
+    found.unwrap_or_else(|_| panic!("{name}: no error says `{says}`; last came {last:?}"))
+}
+
 /// Real HTTP calls, one after the other, through a balancer on `registry`.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,

@@ -202,7 +202,7 @@ impl Entry {
             StatusCode::OK => {}
             _ => return Err(self.shared.servers.refused(&ask, &reply)),
         }
-        let entry: Value = serde_json::from_slice(&reply.body).map_err(|error| {
+        let entry: Value = serde_json::from_slice(&reply.body.new).map_err(|error| {
             let reason = format!("its answer about an entry is no JSON: {error}");
             Error::registry_because(self.shared.servers.origin(agent), reason, error)
         })?;

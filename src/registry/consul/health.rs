@@ -3,7 +3,7 @@
 //! Consul answers every change with the whole list, 1 kB an instance. So the
 //! list is kept as text: what begins and what ends like the answer before was
 //! read before, and only the instances between are read again. For one change
-//! among 10,000 that is one instance and a comparison of 10 MB.
+//! among 10,000 that is one instance, and a comparison of 10 MB as they come.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -21,12 +20,13 @@ use super::entry::{
 };
 use crate::endpoint::{Endpoint, Skipped, Status};
 use crate::error::Error;
+use crate::registry::difference::Received;
 use crate::registry::follow::Answer;
 
 /// The last answer, as text and as endpoints.
 #[derive(Default)]
 pub(super) struct Rows {
-    text: Bytes,
+    text: Arc<Vec<u8>>,
     rows: Vec<Row>,
 }
 
@@ -41,53 +41,63 @@ impl Rows {
         self.rows.is_empty()
     }
 
-    /// Takes the next answer over, and tells whether an endpoint in it is
-    /// another. An answer that cannot be read leaves everything as it was.
+    /// The last answer, which the next one may be like.
+    pub(super) fn text(&self) -> Arc<Vec<u8>> {
+        Arc::clone(&self.text)
+    }
+
+    /// Takes the next answer over, by what is new in it against the one before,
+    /// and tells whether an endpoint in it is another. An answer that cannot be
+    /// read leaves everything as it was.
     ///
-    /// O(what is new), and a comparison of the bytes.
-    pub(super) fn read(&mut self, text: Bytes) -> Result<bool, serde_json::Error> {
-        let front = common_prefix(&self.text, &text);
-        let room = self.text.len().min(text.len()) - front;
-        let back = common_suffix(&self.text, &text, room);
+    /// O(what is new), and in the number of rows for their places; where the
+    /// length changed, the text behind it moves.
+    pub(super) fn read(&mut self, answer: Received) -> Result<bool, serde_json::Error> {
+        let replaced = answer.front..self.text.len() - answer.back;
         let kept_front = self
             .rows
             .iter()
-            .take_while(|row| row.at.end <= front && self.text[row.at.end - 1] == b'}')
+            .take_while(|row| row.at.end <= replaced.start && self.text[row.at.end - 1] == b'}')
             .count();
         let kept_back = self.rows[kept_front..]
             .iter()
             .rev()
-            .take_while(|row| {
-                row.at.start >= self.text.len() - back && self.text[row.at.start] == b'{'
-            })
+            .take_while(|row| row.at.start >= replaced.end && self.text[row.at.start] == b'{')
             .count();
-        let between = self.between(&text, kept_front, kept_back);
-        let Some(new) = between else {
-            let rows = list(&text, 0..text.len(), false, false)?;
+        let Some(new) = self.between(&answer, kept_front, kept_back) else {
+            let text = match answer {
+                Received {
+                    front: 0,
+                    new,
+                    back: 0,
+                } => new,
+                parts => parts.whole(&self.text),
+            };
+            let rows = list(&text, 0, false, false)?;
             let changed = self.text.is_empty()
                 || rows.len() != self.rows.len()
                 || rows.iter().zip(&self.rows).any(|(a, b)| !same(a, b));
-            (self.text, self.rows) = (text, rows);
+            (self.text, self.rows) = (Arc::new(text), rows);
             return Ok(changed);
         };
         let back_from = self.rows.len() - kept_back;
         let old = &self.rows[kept_front..back_from];
-        let changed = self.text.is_empty()
-            || new.len() != old.len()
-            || new.iter().zip(old).any(|(a, b)| !same(a, b));
-        // Those at the end moved with what was put in or taken out before them.
-        let (was, is) = (self.text.len(), text.len());
-        for row in &mut self.rows[back_from..] {
-            row.at = row.at.start + is - was..row.at.end + is - was;
+        let changed = new.len() != old.len() || new.iter().zip(old).any(|(a, b)| !same(a, b));
+        // Those at the end move with what was put in or taken out before them.
+        let (was, is) = (replaced.len(), answer.new.len());
+        if was != is {
+            for row in &mut self.rows[back_from..] {
+                row.at = row.at.start + is - was..row.at.end + is - was;
+            }
         }
         self.rows.splice(kept_front..back_from, new);
-        self.text = text;
+        Arc::make_mut(&mut self.text).splice(replaced, answer.new);
         Ok(changed)
     }
 
-    /// The rows of `text` that are not kept; none when it has to be read as a
-    /// whole.
-    fn between(&self, text: &Bytes, kept_front: usize, kept_back: usize) -> Option<Vec<Row>> {
+    /// The rows of the next text that are not kept; none when it has to be read
+    /// as a whole.
+    fn between(&self, next: &Received, kept_front: usize, kept_back: usize) -> Option<Vec<Row>> {
         if kept_front + kept_back == 0 {
             return None;
         }
@@ -96,13 +106,15 @@ impl Rows {
             n => self.rows[n - 1].at.end,
         };
         let to = match kept_back {
-            0 => text.len(),
-            n => text.len() - (self.text.len() - self.rows[self.rows.len() - n].at.start),
+            0 => self.text.len(),
+            n => self.rows[self.rows.len() - n].at.start,
         };
-        if from > to {
-            return None;
-        }
-        list(text, from..to, kept_front > 0, kept_back > 0).ok()
+        let (front, back) = (
+            &self.text[from..next.front],
+            &self.text[self.text.len() - next.back..to],
+        );
+        let part = [front, &next.new, back].concat();
+        list(&part, from, kept_front > 0, kept_back > 0).ok()
     }
 
     /// The endpoints.
@@ -126,47 +138,42 @@ fn same(a: &Row, b: &Row) -> bool {
     }
 }
 
-/// The rows in a part of `text`: after a row, and its comma, or from the
-/// opening bracket on; until the comma before a row, or the closing bracket.
+/// The rows in a part of a text that begins at `at` in it: after a row, and its
+/// comma, or from the opening bracket on; until the comma before a row, or the
+/// closing bracket.
 fn list(
-    text: &Bytes,
-    part: Range<usize>,
+    part: &[u8],
+    at: usize,
     after_row: bool,
     before_row: bool,
 ) -> Result<Vec<Row>, serde_json::Error> {
-    let mut from = part.start;
-    let mut to = part.end;
     let broken = || serde::de::Error::custom("two instances have no comma between them");
-    let mut wrapped = Vec::new();
-    if after_row && before_row {
-        // `,` between the two that were kept, or `,{…},`.
-        let inner = text[from..to].trim_ascii();
-        if inner == b"," {
-            return Ok(Vec::new());
-        }
+    if after_row && before_row && part.trim_ascii() == b"," {
+        // That between the two that were kept, where there was `,{…},`.
+        return Ok(Vec::new());
     }
+    let mut inner = part;
+    let mut wrapped = Vec::new();
     if after_row {
-        from += text[from..to].len() - text[from..to].trim_ascii_start().len();
-        match text[from..to].first() {
-            Some(b',') => from += 1,
-            Some(b']') if text[from..to].trim_ascii() == b"]" && !before_row => {
-                return Ok(Vec::new());
-            }
+        inner = inner.trim_ascii_start();
+        match inner.first() {
+            Some(b',') => inner = &inner[1..],
+            Some(b']') if inner.trim_ascii() == b"]" && !before_row => return Ok(Vec::new()),
             _ => return Err(broken()),
         }
         wrapped.push(b'[');
     }
+    let start = at + (part.len() - inner.len());
     if before_row {
-        to = from + text[from..to].trim_ascii_end().len();
-        let inner = &text[from..to];
+        inner = inner.trim_ascii_end();
         match inner.last() {
-            Some(b',') => to -= 1,
+            Some(b',') => inner = &inner[..inner.len() - 1],
             Some(b'[') if !after_row && inner.trim_ascii() == b"[" => return Ok(Vec::new()),
             _ => return Err(broken()),
         }
     }
     let shift = wrapped.len();
-    wrapped.extend_from_slice(&text[from..to]);
+    wrapped.extend_from_slice(inner);
     if before_row {
         wrapped.push(b']');
     }
@@ -179,35 +186,13 @@ fn list(
     Ok(raw
         .into_iter()
         .map(|raw| {
-            let start = from + raw.get().as_ptr().addr() - base;
+            let from = start + raw.get().as_ptr().addr() - base;
             Row {
-                at: start..start + raw.get().len(),
+                at: from..from + raw.get().len(),
                 endpoint: endpoint(raw.get()).map(|found| found.map(Arc::new)),
             }
         })
         .collect())
-}
-
-/// In blocks, so that equal ones are compared as the machine does it best.
-const BLOCK: usize = 4096;
-
-fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    let blocks = a.chunks(BLOCK).zip(b.chunks(BLOCK));
-    let whole = BLOCK * blocks.take_while(|(a, b)| a == b).count();
-    let whole = whole.min(a.len()).min(b.len());
-    let rest = a[whole..].iter().zip(&b[whole..]);
-    whole + rest.take_while(|(a, b)| a == b).count()
-}
-
-/// At most `room`.
-fn common_suffix(a: &[u8], b: &[u8], room: usize) -> usize {
-    let (a, b) = (&a[a.len() - room..], &b[b.len() - room..]);
-    let blocks = a.rchunks(BLOCK).zip(b.rchunks(BLOCK));
-    let whole = BLOCK * blocks.take_while(|(a, b)| a == b).count();
-    let whole = whole.min(room);
-    let rest = a[..room - whole].iter().rev();
-    let rest = rest.zip(b[..room - whole].iter().rev());
-    whole + rest.take_while(|(a, b)| a == b).count()
 }
 
 #[derive(Deserialize)]
@@ -416,7 +401,7 @@ mod tests {
 
     fn whole(text: &str) -> Result<Answer, serde_json::Error> {
         let mut rows = Rows::default();
-        rows.read(Bytes::copy_from_slice(text.as_bytes()))?;
+        rows.read(Received::of(text.as_bytes(), rows.text()))?;
         Ok(rows.answer())
     }
 
@@ -453,7 +438,8 @@ mod tests {
                 "[{space}{}{space}]",
                 parts.collect::<Vec<_>>().join(&format!("{space},{space}"))
             );
-            let changed = rows.read(Bytes::copy_from_slice(text.as_bytes())).unwrap();
+            let next = Received::of(text.as_bytes(), rows.text());
+            let changed = rows.read(next).unwrap();
             let answer = rows.answer();
             assert_same(&answer, &whole(&text).unwrap());
             let rows_now: Vec<_> = rows

@@ -139,6 +139,7 @@ impl Shared {
             method,
             path,
             body: bytes::Bytes::new(),
+            like: Arc::default(),
             within,
         };
         if let Some(namespace) = &self.settings.namespace {

@@ -57,7 +57,8 @@ impl Health {
             settings.wait + settings.wait / 16
         };
         let path = format!("{}&index={}", self.path, self.index);
-        let ask: Ask = self.shared.ask(Method::GET, path, held + settings.timeout);
+        let mut ask: Ask = self.shared.ask(Method::GET, path, held + settings.timeout);
+        ask.like = self.rows.text();
         self.shared
             .servers
             .ask_any(&ask, |status| status == StatusCode::OK)

@@ -139,7 +139,7 @@ impl Entry {
         if reply.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let value: Value = serde_json::from_slice(&reply.body).map_err(|error| {
+        let value: Value = serde_json::from_slice(&reply.body.new).map_err(|error| {
             let reason = format!("its answer about an instance is no JSON: {error}");
             Error::registry_because(self.shared.servers.origin(reply.server), reason, error)
         })?;

@@ -252,6 +252,7 @@ impl Shared {
             method,
             path,
             body: bytes::Bytes::new(),
+            like: Arc::default(),
             within: self.timeout,
         }
     }

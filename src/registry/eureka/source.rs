@@ -87,7 +87,7 @@ async fn get(
     if reply.status != StatusCode::OK {
         return Ok(None);
     }
-    let value = serde_json::from_slice(&reply.body).map_err(|error| {
+    let value = serde_json::from_slice(&reply.body.new).map_err(|error| {
         let reason = format!(
             "its answer to GET {path} is no JSON ({error}): {}",
             reply.excerpt()

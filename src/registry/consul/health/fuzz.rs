@@ -2,13 +2,13 @@
 
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::super::entry::Entry;
 use super::super::{Consul, Shared};
 use super::Rows;
 use crate::endpoint::Endpoint;
+use crate::registry::difference::Received;
 use crate::registry::follow::Answer;
 use crate::registry::fuzz::is_short;
 
@@ -20,9 +20,10 @@ pub(crate) fn answers(data: &[u8]) -> bool {
     let mut before: Option<Answer> = None;
     let mut is_taken = false;
     for text in data.split(|&byte| byte == BETWEEN) {
-        let text = Bytes::copy_from_slice(text);
         let mut fresh = Rows::default();
-        match (rows.read(text.clone()), fresh.read(text.clone())) {
+        let next = Received::of(text, rows.text());
+        let whole = Received::of(text, fresh.text());
+        match (rows.read(next), fresh.read(whole)) {
             (Ok(is_changed), Ok(_)) => {
                 is_taken = true;
                 let answer = fresh.answer();
@@ -30,7 +31,7 @@ pub(crate) fn answers(data: &[u8]) -> bool {
                     same(&before, &answer);
                 }
                 same(&rows.answer(), &answer);
-                all_are_counted(&fresh, &answer, &text);
+                all_are_counted(&fresh, &answer, text);
                 answer.endpoints.iter().for_each(|it| comes_back(it));
                 before = Some(answer);
             }
