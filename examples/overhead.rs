@@ -1,6 +1,7 @@
 //! What the client path costs over the bare client, on loopback and in one run:
 //! HTTP/1 with connections kept alive, the two taking turns so that both see the
-//! same machine.
+//! same machine, and compared turn by turn, as that machine is never the same for
+//! long. Client and server share a thread, so that a call is nothing but work.
 //!
 //! `cargo run --release --example overhead`. It ends with 1 when the cost is
 //! beyond the goal: 3 % of throughput and 5 µs at the median.
@@ -19,8 +20,8 @@ use waypost::client::http::BalanceLayer;
 use waypost::resilience::Retry;
 use waypost::{Balancer, Fixed};
 
-const ROUNDS: usize = 30;
-const CALLS: usize = 1_000;
+const ROUNDS: usize = 200;
+const CALLS: usize = 250;
 
 /// The latencies of some calls, one after the other.
 async fn measure<S, A>(client: &S, uri: &str) -> Result<Vec<Duration>>
@@ -57,12 +58,23 @@ async fn main() -> Result<()> {
     measure(&balanced, "http://users/v1/me").await?;
 
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        without.extend(measure(&bare, &direct).await?);
-        with.extend(measure(&balanced, "http://users/v1/me").await?);
+    let mut lost = Vec::new();
+    for round in 0..ROUNDS {
+        // Each begins every other round.
+        let mut first = None;
+        if round % 2 == 0 {
+            first = Some(measure(&bare, &direct).await?);
+        }
+        let balanced = measure(&balanced, "http://users/v1/me").await?;
+        let bare = match first {
+            Some(bare) => bare,
+            None => measure(&bare, &direct).await?,
+        };
+        lost.push((1.0 - throughput(&balanced) / throughput(&bare)) * 100.0);
+        without.extend(bare);
+        with.extend(balanced);
     }
-    let throughput =
-        |took: &[Duration]| took.len() as f64 / took.iter().sum::<Duration>().as_secs_f64();
+    lost.sort_unstable_by(f64::total_cmp);
     let (rate, balanced_rate) = (throughput(&without), throughput(&with));
     let at = |took: &mut Vec<Duration>, share: f64| {
         took.sort_unstable();
@@ -77,11 +89,19 @@ async fn main() -> Result<()> {
             share * 100.0
         );
     }
-    let lost = (1.0 - balanced_rate / rate) * 100.0;
+    let [low, lost, high] = [1, 2, 3].map(|quarter| lost[ROUNDS * quarter / 4]);
     let added = at(&mut with, 0.5) - at(&mut without, 0.5);
-    println!("lost throughput {lost:.1} %, added at the median {added:.1} µs");
+    println!(
+        "lost throughput {lost:.1} % (of half the rounds, {low:.1} to {high:.1}), \
+         added at the median {added:.1} µs"
+    );
     if lost > 3.0 || added > 5.0 {
         return Err("beyond the goal of 3 % and 5 µs".into());
     }
     Ok(())
+}
+
+/// Calls a second.
+fn throughput(took: &[Duration]) -> f64 {
+    took.len() as f64 / took.iter().sum::<Duration>().as_secs_f64()
 }

@@ -30,14 +30,17 @@ pub(super) trait Transport<X>: Sync {
     type Answer: Send;
     type Error: Send;
 
-    /// Takes the request, and sends it to the picked endpoint. An error that is
-    /// ours says that nothing was sent.
+    /// Takes the request, sends it to the picked endpoint, and leaves the answer.
+    /// An error that is ours says that nothing was sent.
     fn send(
         &self,
-        request: &mut Unsent<Self::Request>,
+        exchange: &mut Exchange<Self::Request, Self::Answer>,
         service: &Service<'_, X>,
         pick: &DetachedPick,
-    ) -> impl Future<Output = Result<Self::Answer, SendError<Self::Error>>> + Send;
+    ) -> impl Future<Output = Result<(), SendError<Self::Error>>> + Send;
+
+    /// Whether the request may be sent again.
+    fn may_repeat(&self) -> bool;
 
     /// The request once more, if it can be sent again.
     fn again(&self) -> Option<Self::Request>;
@@ -52,22 +55,57 @@ pub(super) trait Transport<X>: Sync {
     fn ours(error: Error) -> Self::Error;
 }
 
-/// A request until it is sent. It is some hundred bytes large, and is handed
-/// down by reference: each hand that took it would have room for it in the
-/// call's future, and copy it there.
-pub(super) struct Unsent<R>(Option<R>);
+/// A request until it is sent, and its answer until it is handed on. Each is some
+/// hundred bytes large, and so both are handed about by reference: each hand that
+/// took one would have room for it in the call's future, and copy it there.
+pub(super) struct Exchange<R, A>(Stage<R, A>);
 
-impl<R> Unsent<R> {
-    pub(super) const fn new(request: R) -> Self {
-        Self(Some(request))
+enum Stage<R, A> {
+    Asking(R),
+    Sent,
+    Answered(A),
+}
+
+impl<R, A> Exchange<R, A> {
+    pub(super) const fn of(request: R) -> Self {
+        Self(Stage::Asking(request))
     }
 
-    pub(super) fn get(&mut self) -> &mut R {
-        self.0.as_mut().expect("a request is taken once")
+    pub(super) fn request(&mut self) -> &mut R {
+        match &mut self.0 {
+            Stage::Asking(request) => request,
+            _ => unreachable!("a request is looked at before it is sent"),
+        }
     }
 
-    pub(super) fn take(&mut self) -> R {
-        self.0.take().expect("a request is taken once")
+    pub(super) fn take_request(&mut self) -> R {
+        match std::mem::replace(&mut self.0, Stage::Sent) {
+            Stage::Asking(request) => request,
+            _ => unreachable!("a request is sent once"),
+        }
+    }
+
+    /// The next request, in the place of what there was.
+    pub(super) fn put_request(&mut self, request: R) {
+        self.0 = Stage::Asking(request);
+    }
+
+    pub(super) fn put_answer(&mut self, answer: A) {
+        self.0 = Stage::Answered(answer);
+    }
+
+    fn answer(&self) -> &A {
+        match &self.0 {
+            Stage::Answered(answer) => answer,
+            _ => unreachable!("what went well was answered"),
+        }
+    }
+
+    pub(super) fn take_answer(&mut self) -> A {
+        match std::mem::replace(&mut self.0, Stage::Sent) {
+            Stage::Answered(answer) => answer,
+            _ => unreachable!("what went well was answered"),
+        }
     }
 }
 
@@ -75,12 +113,6 @@ pub(super) enum SendError<E> {
     /// The endpoint cannot be called by this client.
     Unroutable(Error),
     Client(E),
-}
-
-/// An answer that is handed on.
-pub(super) struct Done<A> {
-    pub(super) answer: A,
-    pub(super) held: Held,
 }
 
 /// What an answer's body holds until it ends.
@@ -153,14 +185,25 @@ pub(super) struct Call<'a, X, T> {
 }
 
 /// How one attempt ended, while it is not yet counted.
-struct Attempt<A, E> {
-    result: Result<A, E>,
+struct Attempt<E> {
+    result: Result<(), E>,
     ended: Ended,
+}
+
+/// Of a transport.
+type ExchangeOf<T, X> = Exchange<<T as Transport<X>>::Request, <T as Transport<X>>::Answer>;
+
+/// An attempt that may have another beside it, with what each has of its own.
+struct Raced<X, E> {
+    exchange: X,
+    pick: DetachedPick,
+    attempt: Attempt<E>,
 }
 
 /// What another attempt needs.
 struct Again<'a, R> {
-    request: R,
+    /// Apart, so that a call that goes well has no room for it.
+    request: Box<R>,
     /// Before it begins.
     pause: Option<Pin<Box<Sleep>>>,
     retrying: Retrying<'a>,
@@ -177,27 +220,35 @@ where
         transport: &'a T,
         asked: Asked,
     ) -> Self {
-        let start = services.now();
+        let settings = &services.settings;
+        // The clock is read for those alone who go by it: budgets of retries,
+        // throttles, timeouts and observers.
+        let timed = transport.may_repeat()
+            || service.state.throttles()
+            || settings.timeout.is_some()
+            || settings.observer.is_some();
+        let start = if timed {
+            services.now()
+        } else {
+            Timestamp::default()
+        };
         Self {
             services,
             service,
             transport,
             asked,
             start,
-            deadline: Deadline::of(start, services.settings.timeout),
+            deadline: Deadline::of(start, settings.timeout),
         }
     }
 
     /// Sends the request to picked endpoints, until it is answered or may not
     /// be sent again.
-    pub(super) async fn run(
-        &self,
-        request: &mut Unsent<T::Request>,
-    ) -> Result<Done<T::Answer>, T::Error> {
+    pub(super) async fn run(&self, exchange: &mut ExchangeOf<T, X>) -> Result<Held, T::Error> {
         let Some(scope) = &self.asked.scope else {
-            return self.make(request).await;
+            return self.make(exchange).await;
         };
-        let mut making = Box::pin(self.make(request));
+        let mut making = Box::pin(self.make(exchange));
         poll_fn(|context| {
             let mut polled = Poll::Pending;
             scope.within(&mut || polled = making.as_mut().poll(context));
@@ -206,12 +257,14 @@ where
         .await
     }
 
-    async fn make(&self, request: &mut Unsent<T::Request>) -> Result<Done<T::Answer>, T::Error> {
+    async fn make(&self, exchange: &mut ExchangeOf<T, X>) -> Result<Held, T::Error> {
         let permit = match self.admit().await {
             Ok(permit) => permit,
             Err(error) => return Err(self.refuse(error)),
         };
-        self.service.state.tokens.asked(self.start);
+        if self.transport.may_repeat() {
+            self.service.state.tokens.asked(self.start);
+        }
         let mut tried = Tried::new();
         let mut attempts = 1;
         let mut pick = match self.first_pick(&mut tried).await {
@@ -221,14 +274,14 @@ where
         let mut _retrying = None;
         loop {
             let Attempt { result, ended } = match self.hedge_after(attempts) {
-                None => self.send(request, &pick, attempts).await,
+                None => self.send(exchange, &pick, attempts).await,
                 // Apart, so that a call that is not hedged has no room for it.
                 Some(delay) => {
-                    let first = self.send_with(request.take(), pick, attempts);
+                    let first = self.send_with(exchange.take_request(), pick, attempts);
                     let race = self.race(first, &mut attempts, &mut tried, delay);
-                    let (attempt, ended) = Box::pin(race).await;
-                    pick = ended;
-                    attempt
+                    let ended = Box::pin(race).await;
+                    (*exchange, pick) = (ended.exchange, ended.pick);
+                    ended.attempt
                 }
             };
             if !ended.outcome.is_not_sent() {
@@ -238,13 +291,13 @@ where
             let Some(again) = self.prepare_again(&ended, &tried) else {
                 return self.hand_on(result, ended.outcome, attempts, pick, permit);
             };
-            *request = Unsent::new(again.request);
             if let Some(pause) = again.pause {
                 pause.await;
             }
             let Ok(next) = self.pick(&mut tried) else {
                 return self.hand_on(result, ended.outcome, attempts, pick, permit);
             };
+            exchange.put_request(*again.request);
             std::mem::replace(&mut pick, next).finish(ended.outcome);
             attempts += 1;
             // The retry before this one is over.
@@ -270,18 +323,15 @@ where
 
     fn hand_on(
         &self,
-        result: Result<T::Answer, T::Error>,
+        result: Result<(), T::Error>,
         outcome: Outcome,
         attempts: u32,
         pick: DetachedPick,
         permit: Permit,
-    ) -> Result<Done<T::Answer>, T::Error> {
+    ) -> Result<Held, T::Error> {
         self.tell_done(pick.endpoint(), attempts, outcome);
         match result {
-            Ok(answer) => Ok(Done {
-                answer,
-                held: self.hold(pick, outcome, permit),
-            }),
+            Ok(()) => Ok(self.hold(pick, outcome, permit)),
             Err(error) => {
                 pick.finish(outcome);
                 Err(error)
@@ -314,7 +364,7 @@ where
         if !self.deadline.leaves(now, pause) || !self.has_untried(tried) {
             return None;
         }
-        let request = self.transport.again()?;
+        let request = Box::new(self.transport.again()?);
         let retrying = state.begin_retry()?;
         if Retry::is_charged(ended) && !state.tokens.try_retry(now) {
             self.tell(CallEvent::RetryRefused);
@@ -336,15 +386,15 @@ where
         open.any(|node| !tried.contains(node.key()))
     }
 
-    /// The first attempt, and a second one beside it if that is late; with the
-    /// pick of the one whose end counts.
+    /// The first attempt, and a second one beside it if that is late: the one
+    /// whose end counts.
     async fn race(
         &self,
-        first: impl Future<Output = (Attempt<T::Answer, T::Error>, DetachedPick)>,
+        first: impl Future<Output = Raced<ExchangeOf<T, X>, T::Error>>,
         attempts: &mut u32,
         tried: &mut Tried,
         delay: Duration,
-    ) -> (Attempt<T::Answer, T::Error>, DetachedPick) {
+    ) -> Raced<ExchangeOf<T, X>, T::Error> {
         let mut first = pin!(first);
         if let Ok(ended) = tokio::time::timeout(delay, first.as_mut()).await {
             return ended;
@@ -354,17 +404,18 @@ where
         };
         *attempts += 1;
         let second = pin!(self.send_with(request, pick, *attempts));
-        let ((attempt, pick), other) = match select(first, second).await {
+        let (raced, other) = match select(first, second).await {
             Either::Left((ended, second)) => (ended, Either::Left(second)),
             Either::Right((ended, first)) => (ended, Either::Right(first)),
         };
         // The loser is dropped, which counts it as cancelled; unless the one
         // that came first came to nothing.
-        if attempt.ended.outcome.is_failure() {
-            pick.finish(attempt.ended.outcome);
+        let outcome = raced.attempt.ended.outcome;
+        if outcome.is_failure() {
+            raced.pick.finish(outcome);
             return other.await;
         }
-        (attempt, pick)
+        raced
     }
 
     fn hedge_after(&self, attempts: u32) -> Option<Duration> {
@@ -391,17 +442,22 @@ where
         request: T::Request,
         pick: DetachedPick,
         attempts: u32,
-    ) -> (Attempt<T::Answer, T::Error>, DetachedPick) {
-        let mut request = Unsent::new(request);
-        (self.send(&mut request, &pick, attempts).await, pick)
+    ) -> Raced<ExchangeOf<T, X>, T::Error> {
+        let mut exchange = Exchange::of(request);
+        let attempt = self.send(&mut exchange, &pick, attempts).await;
+        Raced {
+            exchange,
+            pick,
+            attempt,
+        }
     }
 
     async fn send(
         &self,
-        request: &mut Unsent<T::Request>,
+        exchange: &mut ExchangeOf<T, X>,
         pick: &DetachedPick,
         attempts: u32,
-    ) -> Attempt<T::Answer, T::Error> {
+    ) -> Attempt<T::Error> {
         let settings = &self.services.settings;
         let endpoint = pick.endpoint();
         self.tell(CallEvent::Picked {
@@ -418,7 +474,7 @@ where
                 reason,
             )))
         } else {
-            let mut sending = pin!(self.transport.send(request, self.service, pick));
+            let mut sending = pin!(self.transport.send(exchange, self.service, pick));
             match self.bound() {
                 None => sending.await,
                 Some(within) => Box::pin(self.transmit_within(within, sending.as_mut())).await,
@@ -433,8 +489,8 @@ where
             attempts,
         };
         let result = match sent {
-            Ok(answer) => {
-                let (status, headers) = T::head(&answer);
+            Ok(()) => {
+                let (status, headers) = T::head(exchange.answer());
                 read_report(pick, headers);
                 let Answered {
                     outcome,
@@ -443,7 +499,7 @@ where
                 } = settings.classify.answer(status, headers);
                 (ended.outcome, ended.grpc, ended.pushback) = (outcome, grpc, pushback);
                 ended.status = Some(status.as_u16());
-                Ok(answer)
+                Ok(())
             }
             // Another endpoint may be one that can be called.
             Err(SendError::Unroutable(error)) => Err(T::ours(error)),
@@ -468,8 +524,8 @@ where
     async fn transmit_within(
         &self,
         within: Duration,
-        sending: impl Future<Output = Result<T::Answer, SendError<T::Error>>>,
-    ) -> Result<T::Answer, SendError<T::Error>> {
+        sending: impl Future<Output = Result<(), SendError<T::Error>>>,
+    ) -> Result<(), SendError<T::Error>> {
         match tokio::time::timeout(within, sending).await {
             Ok(sent) => sent,
             Err(_) => Err(SendError::Client(T::ours(self.given_up(within)))),

@@ -260,6 +260,10 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
         }
     }
 
+    pub(super) fn throttles(&self) -> bool {
+        self.throttle.is_some()
+    }
+
     /// Whether it goes by how attempts end, and how long they take.
     pub(super) fn learns(&self) -> bool {
         self.throttle.is_some() || self.hedging.is_some() || self.gate.is_some()

@@ -50,6 +50,8 @@ pub use pinned::Pinned;
 pub use replay::{
     CloneBody, Copied, Kept, Nothing, RecordBody, Recorded, Replay, ReplayBody, SendOnce,
 };
+#[cfg(feature = "tonic")]
+pub(in crate::client) use route::Caller;
 pub use route::{Address, Factory, Rewrite, Route};
 pub use service::{Balance, BalanceLayer, Balanced};
 pub use sticky::Sticky;

@@ -52,13 +52,23 @@ impl<F> fmt::Debug for Factory<F> {
     }
 }
 
+/// What sends a request. It is called as its own instance, the one that said it
+/// was ready; a shared one is cloned for that, and kept only while it is not.
+#[derive(Debug)]
+pub enum Caller<'a, S> {
+    /// One for all endpoints.
+    Shared(&'a S),
+    /// Made or cloned for this call.
+    Own(Box<S>),
+}
+
 /// A way to get requests to endpoints. What it takes is private, so that only
 /// this crate can implement or use it.
 pub trait Route<B>: Clone + Send + Sync + 'static {
     /// What is kept for each endpoint.
     type Kept: Clone + Send + Sync + 'static;
     /// What sends.
-    type Client;
+    type Client: Clone + Send + Sync;
 
     /// The service that a request is for; none when it passes as it is.
     ///
@@ -72,7 +82,7 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
     ) -> Result<Option<Service<'a, Self::Kept>>, Error>;
 
     /// The client for a request that passes as it is.
-    fn passing(&self) -> Option<Self::Client>;
+    fn passing(&self) -> Option<Caller<'_, Self::Client>>;
 
     /// The client that the request, once prepared, goes to the endpoint with.
     ///
@@ -84,7 +94,7 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
         service: &Service<'_, Self::Kept>,
         pick: &DetachedPick,
         request: &mut Request<B>,
-    ) -> Result<Self::Client, Error>;
+    ) -> Result<Caller<'_, Self::Client>, Error>;
 }
 
 impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
@@ -106,8 +116,8 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
         Ok(service)
     }
 
-    fn passing(&self) -> Option<S> {
-        Some(self.0.clone())
+    fn passing(&self) -> Option<Caller<'_, S>> {
+        Some(Caller::Shared(&self.0))
     }
 
     fn direct(
@@ -115,7 +125,7 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
         service: &Service<'_, Address>,
         pick: &DetachedPick,
         request: &mut Request<B>,
-    ) -> Result<S, Error> {
+    ) -> Result<Caller<'_, S>, Error> {
         let kept = &service.state.endpoints;
         let name = service.balancer.service();
         let of = |endpoint: &Endpoint| Address::of(endpoint, name);
@@ -125,7 +135,7 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
         parts.authority = Some(authority);
         *request.uri_mut() =
             Uri::from_parts(parts).map_err(|error| Error::unroutable(&**pick, error))?;
-        Ok(self.0.clone())
+        Ok(Caller::Shared(&self.0))
     }
 }
 
@@ -146,7 +156,7 @@ where
         services.find_any_host(states, uri).map(Some)
     }
 
-    fn passing(&self) -> Option<S> {
+    fn passing(&self) -> Option<Caller<'_, S>> {
         None
     }
 
@@ -155,15 +165,16 @@ where
         service: &Service<'_, S>,
         pick: &DetachedPick,
         request: &mut Request<B>,
-    ) -> Result<S, Error> {
+    ) -> Result<Caller<'_, S>, Error> {
         if pick.authority().is_some() {
             keep_host(request, pick, None)?;
         }
         let kept = &service.state.endpoints;
-        kept.get(&service.balancer, pick, |endpoint| {
+        let client = kept.get(&service.balancer, pick, |endpoint| {
             let error = |error: E| Error::unroutable(endpoint, error.into());
             (self.0)(endpoint).map_err(error)
-        })
+        })?;
+        Ok(Caller::Own(Box::new(client)))
     }
 }
 

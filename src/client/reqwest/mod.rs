@@ -73,7 +73,7 @@ use reqwest::{Body, ClientBuilder, Request, Response, ResponseBuilderExt as _, U
 use reqwest_middleware::{Error as MiddlewareError, Middleware, Next};
 
 use super::http::{RequestHead, Tracked};
-use super::run::{Asked, Call, Held, SendError, Transport, Unsent};
+use super::run::{Asked, Call, Exchange, Held, SendError, Transport};
 use super::service::{self, Service, Services, States, Target};
 use super::settings::setters;
 use super::{CallSettings, Classify, Directory};
@@ -267,18 +267,19 @@ impl BalanceMiddleware {
         let asked = Asked::by(&head, settings, &service);
         let template = self.template.as_ref().filter(|_| url.scheme() == "https");
         let sending = Sending {
-            kept: Mutex::new(keep(&request, settings)),
+            kept: keep(&request, settings).map(Mutex::new),
             uri,
             next,
             template,
             extensions,
         };
         let call = Call::new(services, &service, &sending, asked);
-        let done = call.run(&mut Unsent::new(request)).await?;
-        let (mut answer, after) = done.answer;
-        call.name(&done.held, answer.headers_mut());
+        let mut exchange = Exchange::of(request);
+        let held_by_body = call.run(&mut exchange).await?;
+        let (mut answer, after) = exchange.take_answer();
+        call.name(&held_by_body, answer.headers_mut());
         *extensions = after;
-        track(answer, done.held, &url)
+        track(answer, held_by_body, &url)
     }
 }
 
@@ -295,7 +296,7 @@ fn keep(request: &Request, settings: &CallSettings) -> Option<Request> {
 
 /// Sends one call's requests.
 struct Sending<'a> {
-    kept: Mutex<Option<Request>>,
+    kept: Option<Mutex<Request>>,
     uri: Uri,
     next: Next<'a>,
     /// Of https calls.
@@ -310,11 +311,11 @@ impl Transport<reqwest::Client> for Sending<'_> {
 
     async fn send(
         &self,
-        request: &mut Unsent<Request>,
+        exchange: &mut Exchange<Request, Self::Answer>,
         service: &Service<'_, reqwest::Client>,
         pick: &DetachedPick,
-    ) -> Result<Self::Answer, SendError<MiddlewareError>> {
-        let mut request = request.take();
+    ) -> Result<(), SendError<MiddlewareError>> {
+        let mut request = exchange.take_request();
         let mut extensions = self.extensions.clone();
         keep_host(&mut request, &self.uri, pick).map_err(SendError::Unroutable)?;
         let sent = if let Some(template) = self.template {
@@ -332,12 +333,18 @@ impl Transport<reqwest::Client> for Sending<'_> {
             self.next.clone().run(request, &mut extensions).await
         };
         let answer = sent.map_err(SendError::Client)?;
-        Ok((answer, extensions))
+        exchange.put_answer((answer, extensions));
+        Ok(())
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.kept.is_some()
     }
 
     fn again(&self) -> Option<Request> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.as_ref()?.try_clone()
+        let kept = self.kept.as_ref()?;
+        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.try_clone()
     }
 
     fn head((answer, _): &Self::Answer) -> (StatusCode, &HeaderMap) {

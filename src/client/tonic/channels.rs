@@ -13,7 +13,7 @@ use http::{Request, Uri};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint as TonicEndpoint};
 
 use crate::balancer::DetachedPick;
-use crate::client::http::Route;
+use crate::client::http::{Caller, Route};
 use crate::client::service::{Service, Services, States};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -88,7 +88,7 @@ impl Route<tonic::body::Body> for Channels {
         services.find_any_host(states, uri).map(Some)
     }
 
-    fn passing(&self) -> Option<Channel> {
+    fn passing(&self) -> Option<Caller<'_, Channel>> {
         None
     }
 
@@ -97,12 +97,13 @@ impl Route<tonic::body::Body> for Channels {
         service: &Service<'_, Connections>,
         pick: &DetachedPick,
         _: &mut Request<tonic::body::Body>,
-    ) -> Result<Channel, Error> {
+    ) -> Result<Caller<'_, Channel>, Error> {
         let kept = &service.state.endpoints;
         let connect = |endpoint: &Endpoint| self.connect(endpoint);
         let connections = kept.get(&service.balancer, pick, connect)?;
         let turn = connections.turn.fetch_add(1, Ordering::Relaxed);
-        Ok(connections.channels[turn % connections.channels.len()].clone())
+        let channel = &connections.channels[turn % connections.channels.len()];
+        Ok(Caller::Own(Box::new(channel.clone())))
     }
 }
 
