@@ -163,7 +163,10 @@ impl FromStr for Address {
         let Some((host, port)) = text.rsplit_once(':') else {
             return refused("it has no port; write `host:port`, `ip:port` or `unix:/path`");
         };
+        // The standard library's parser takes a sign, which no URL may have.
+        let digits = port.bytes().all(|b| b.is_ascii_digit());
         let port = match port.parse::<u16>() {
+            _ if !digits => return refused("its port is not a number from 1 to 65535"),
             Ok(0) => return refused("port 0 cannot be called; give the port it listens on"),
             Ok(port) => port,
             Err(_) => return refused("its port is not a number from 1 to 65535"),
@@ -180,11 +183,28 @@ impl FromStr for Address {
         {
             return refused("its host has a character that no host name has; use punycode");
         }
+        if ends_in_number(host) {
+            return refused("it is neither a name nor an IP address; write that as `10.0.0.1`");
+        }
         // The canonical text, so that `a:080` and `a:80` are one address.
         Ok(Self {
             text: Arc::from(format!("{host}:{port}")),
             kind: Kind::Host { port },
         })
+    }
+}
+
+/// Whether resolvers and URLs take the host for an IPv4 address, however it is
+/// written: `2130706433`, `0x7f.1` and `127.0.0.01` are all this host, and an
+/// [`AddressPolicy`](super::AddressPolicy) would see a name (WHATWG URL, "ends in
+/// a number").
+fn ends_in_number(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let last = host.rsplit('.').next().unwrap_or(host);
+    let hex = last.strip_prefix("0x").or(last.strip_prefix("0X"));
+    match hex {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()),
     }
 }
 
@@ -219,6 +239,14 @@ mod tests {
             ("10.0.0.1:0", "port 0"),
             ("host:65536", "65535"),
             ("host:-1", "65535"),
+            ("host:+80", "65535"),
+            ("10.0.0.1:+80", "65535"),
+            ("2852039166:80", "neither"),
+            ("0xa9fea9fe:80", "neither"),
+            ("169.254.43518:80", "neither"),
+            ("0251.0376.0xa9.0XFE:80", "neither"),
+            ("169.254.169.254.:80", "neither"),
+            ("10.0.0.256:80", "neither"),
             ("::1:80", "brackets"),
             ("[::1:80", "brackets"),
             ("ho st:80", "character"),

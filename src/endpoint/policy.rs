@@ -10,8 +10,9 @@ use super::Address;
 ///
 /// Refused are link-local, multicast, broadcast and unspecified addresses
 /// (IPv4-mapped IPv6 included), the metadata services of the large clouds, and
-/// the names they have; loopback is refused when asked. What a host name
-/// resolves to later is not seen here.
+/// the names they have; loopback is refused when asked. Other notations of an IPv4
+/// address, which only resolvers understand (`0x7f.1`), are no [`Address`] at all.
+/// What a host name resolves to later is not seen here.
 ///
 /// ```
 /// use waypost::endpoint::AddressPolicy;
