@@ -478,6 +478,23 @@ impl std::error::Error for Error {
     }
 }
 
+/// A text from outside, for a message: on one line, and of no more than so many
+/// characters, of which those in the middle are left out.
+pub(crate) fn excerpt(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    let (head, tail) = if count > most {
+        (most - most / 3, most / 3)
+    } else {
+        (count, 0)
+    };
+    let cut = (count > most).then_some('…');
+    let shown = text.chars().take(head).chain(cut);
+    shown
+        .chain(text.chars().skip(count - tail))
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
 /// How many endpoints a service has, by what keeps them from being picked.
 ///
 /// Each endpoint is counted once, in the first column that fits, in the order
@@ -520,5 +537,18 @@ impl fmt::Display for Counts {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_one_line_and_keeps_both_ends() {
+        assert_eq!(excerpt("as\nit is", 8), "as it is");
+        assert_eq!(excerpt("", 8), "");
+        let long = format!("begin{}end", "ä".repeat(10_000));
+        assert_eq!(excerpt(&long, 9), "beginä…end");
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use crate::error::Error;
+use crate::error::{Error, excerpt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -28,10 +28,10 @@ impl Format {
         }
     }
 
-    /// Reads a whole document; the `Err` says what is wrong, and in which line
-    /// and column.
+    /// Reads a whole document; the `Err` says, shortly, what is wrong, and in
+    /// which line and column.
     pub(crate) fn read<T: DeserializeOwned>(self, text: &str) -> Result<T, String> {
-        match self {
+        let read = match self {
             Self::Toml => toml::from_str(text).map_err(|error| {
                 let place = error.span().map(|span| place_of(text, span.start));
                 format!("{}{}", error.message(), place.unwrap_or_default())
@@ -39,7 +39,9 @@ impl Format {
             // These say where, too.
             Self::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
             Self::Yaml => serde_yaml_ng::from_str(text).map_err(|error| error.to_string()),
-        }
+        };
+        // They quote what they refuse.
+        read.map_err(|reason| excerpt(&reason, 400))
     }
 }
 

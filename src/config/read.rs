@@ -15,6 +15,7 @@ use serde::forward_to_deserialize_any;
 
 use super::refusal::Refusal;
 use super::value::{Table, Value};
+use crate::error::excerpt;
 use crate::format::Format;
 
 /// Reads one value.
@@ -162,8 +163,9 @@ impl<'de> Deserializer<'de> for Reader {
                 read.map_err(|refusal| refusal.inside(part))
             }
             (Some((last, _)), Some((first, _))) => Err(Refusal::new(format!(
-                "it can be one thing only, and is both `{first}` and `{last}`; set one of them \
-                 to `false`"
+                "it can be one thing only, and is both `{}` and `{}`; set one of them to `false`",
+                excerpt(first, 64),
+                excerpt(&last, 64)
             ))),
             (None, _) => Err(Refusal::new(one_of(kinds))),
         }

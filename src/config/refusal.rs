@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::excerpt;
+
 /// Serde's error, with the path of the key, built from the inside out.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -33,7 +35,8 @@ impl Refusal {
 
 impl serde::de::Error for Refusal {
     fn custom<T: fmt::Display>(reason: T) -> Self {
-        Self::new(reason.to_string())
+        // Serde quotes what it refuses.
+        Self::new(excerpt(&reason.to_string(), 400))
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
@@ -41,7 +44,8 @@ impl serde::de::Error for Refusal {
     }
 
     fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
-        Self::new(format!("`{variant}` is unknown; {}", hint(variant, known)))
+        let shown = excerpt(variant, 64);
+        Self::new(format!("`{shown}` is unknown; {}", hint(variant, known)))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -98,6 +102,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn the_nearest_name_is_proposed_and_none_that_is_far() {
@@ -118,5 +123,24 @@ mod tests {
         );
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn what_is_refused_is_quoted_shortly() {
+        let long = "x".repeat(100_000);
+        for document in [
+            format!(r#"{{"{long}": 1}}"#),
+            format!(r#"{{"strategy": "{long}"}}"#),
+            format!(r#"{{"calls": "{long}"}}"#),
+        ] {
+            let error = Config::from_json(&document).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.len() < 1_000 && text.contains('…'),
+                "{} {:.300}",
+                text.len(),
+                text
+            );
+        }
     }
 }

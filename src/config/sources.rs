@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::read::read;
 use super::value::{Table, Value};
-use crate::error::Error;
+use crate::error::{Error, excerpt};
 use crate::format::Format;
 
 /// Where a configuration is read from: each source says what is different from
@@ -166,7 +166,8 @@ impl Sources {
         }
         read(all).map_err(|refusal| {
             let (path, reason) = refusal.into_parts();
-            Error::config(format!("{}{}", path.join("."), self.origin(&path)), reason)
+            let shown = excerpt(&path.join("."), 200);
+            Error::config(format!("{shown}{}", self.origin(&path)), reason)
         })
     }
 

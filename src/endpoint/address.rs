@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::name::{checked, excerpt};
-use crate::error::Error;
+use super::name::checked;
+use crate::error::{Error, excerpt};
 
 /// An address: an IP address and port, a host name and port, or the path of a
 /// Unix socket.
@@ -159,7 +159,7 @@ impl FromStr for Address {
         if let Ok(addr) = text.parse::<SocketAddr>() {
             return Self::try_from(addr);
         }
-        let refused = |reason: &str| Err(Error::invalid(FIELD, excerpt(text), reason));
+        let refused = |reason: &str| Err(Error::invalid(FIELD, excerpt(text, 64), reason));
         let Some((host, port)) = text.rsplit_once(':') else {
             return refused("it has no port; write `host:port`, `ip:port` or `unix:/path`");
         };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Error, excerpt};
 
 /// The name a service is registered and called under.
 ///
@@ -112,22 +112,13 @@ pub(super) fn checked(field: &'static str, text: &str, max: usize) -> Result<Arc
     }
     if text.len() > max {
         let reason = format!("it has {} bytes; at most {max} are taken", text.len());
-        return Err(Error::invalid(field, excerpt(text), reason));
+        return Err(Error::invalid(field, excerpt(text, 64), reason));
     }
     if text.chars().any(char::is_control) {
         let reason = "it holds a control character";
         return Err(Error::invalid(field, text.escape_debug(), reason));
     }
     Ok(Arc::from(text))
-}
-
-/// The beginning of a text that may be endless, for an error message.
-pub(super) fn excerpt(text: &str) -> String {
-    let mut short: String = text.chars().take(64).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
 }
 
 macro_rules! text {

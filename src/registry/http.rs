@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use super::difference::{Difference, Received};
 use super::tls::Tls;
 use super::transport::{causes, checked_urls, tcp};
-use crate::error::Error;
+use crate::error::{Error, excerpt};
 
 /// The servers of one registry, the first preferred.
 pub(super) struct Servers {
@@ -250,12 +250,7 @@ impl Reply {
     /// What is new in the body as text for a message: short, and on one line.
     pub(super) fn excerpt(&self) -> String {
         let text = String::from_utf8_lossy(&self.body.new[..self.body.new.len().min(400)]);
-        let mut short: String = text
-            .trim()
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(200)
-            .collect();
+        let mut short = excerpt(text.trim(), 200);
         if short.is_empty() {
             short.push_str("(nothing)");
         }

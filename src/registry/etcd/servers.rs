@@ -18,7 +18,7 @@ use tonic_prost::ProstCodec;
 
 use super::connect::Connector;
 use super::wire::{AuthenticateRequest, AuthenticateResponse};
-use crate::error::Error;
+use crate::error::{Error, excerpt};
 use crate::registry::tls::Tls;
 use crate::registry::transport::{causes, checked_urls};
 
@@ -331,7 +331,7 @@ impl Servers {
 
     pub(super) fn failure(&self, member: usize, method: Method, status: &Status) -> Failure {
         let code = status.code();
-        let message = excerpt(status.message());
+        let message = excerpt(status.message(), 300);
         let advice = match code {
             Code::Unauthenticated | Code::PermissionDenied => {
                 "; check the user, its password and its roles"
@@ -356,7 +356,7 @@ impl Servers {
                 } else {
                     advice
                 };
-                format!("{name} failed: {}{advice}", excerpt(&causes(cause)))
+                format!("{name} failed: {}{advice}", excerpt(&causes(cause), 300))
             }
             None => format!("{name} was answered `{message}` ({code:?}){advice}"),
         };
@@ -421,12 +421,4 @@ fn is_the_members_fault(code: Code) -> bool {
             | Code::Unauthenticated
             | Code::FailedPrecondition
     )
-}
-
-/// Short, and on one line.
-fn excerpt(text: &str) -> String {
-    let short = text.chars().take(300);
-    short
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
