@@ -236,7 +236,7 @@ fn address() -> impl Strategy<Value = Address> {
     let text = prop_oneof![
         (any::<std::net::Ipv4Addr>(), 1..=u16::MAX).prop_map(|(ip, port)| format!("{ip}:{port}")),
         (any::<std::net::Ipv6Addr>(), 1..=u16::MAX).prop_map(|(ip, port)| format!("[{ip}]:{port}")),
-        ("[a-z0-9._-]{1,40}", 1..=u16::MAX).prop_map(|(host, port)| format!("{host}:{port}")),
+        ("[a-z0-9._-]{0,39}[g-w]", 1..=u16::MAX).prop_map(|(host, port)| format!("{host}:{port}")),
         "/[^\\p{Cc}]{0,20}".prop_map(|path| format!("unix:{path}")),
     ];
     text.prop_map(|text| text.parse().expect("the address is well-formed"))
@@ -263,7 +263,7 @@ fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let options = (
         option::of(PRINTABLE),
         option::of("[a-z0-9.-]{1,20}"),
-        option::of("[a-z0-9.-]{1,20}(:[1-9][0-9]{0,3})?"),
+        option::of("[a-z0-9.-]{0,19}[g-w](:[1-9][0-9]{0,3})?"),
     );
     let metadata = btree_map(PRINTABLE, "\\PC{0,10}", 0..4);
     (

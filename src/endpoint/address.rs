@@ -183,7 +183,7 @@ impl FromStr for Address {
         {
             return refused("its host has a character that no host name has; use punycode");
         }
-        if ends_in_number(host) {
+        if reads_as_ipv4(host) {
             return refused("it is neither a name nor an IP address; write that as `10.0.0.1`");
         }
         // The canonical text, so that `a:080` and `a:80` are one address.
@@ -194,18 +194,16 @@ impl FromStr for Address {
     }
 }
 
-/// Whether resolvers and URLs take the host for an IPv4 address, however it is
-/// written: `2130706433`, `0x7f.1` and `127.0.0.01` are all this host, and an
-/// [`AddressPolicy`](super::AddressPolicy) would see a name (WHATWG URL, "ends in
-/// a number").
-fn ends_in_number(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let last = host.rsplit('.').next().unwrap_or(host);
-    let hex = last.strip_prefix("0x").or(last.strip_prefix("0X"));
-    match hex {
+/// Whether resolvers take the host for an IPv4 address, however it is written:
+/// `2130706433`, `0x7f.1` and `127.0.0.01` are all this host (`inet_aton`), where
+/// an [`AddressPolicy`](super::AddressPolicy) would see a name.
+fn reads_as_ipv4(host: &str) -> bool {
+    let is_number = |part: &str| match part.strip_prefix("0x").or(part.strip_prefix("0X")) {
         Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
-        None => !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()),
-    }
+        None => !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.split('.').all(is_number)
 }
 
 impl fmt::Display for Address {
@@ -224,6 +222,7 @@ mod tests {
         assert_eq!(parse("10.0.0.1:80").host(), Some("10.0.0.1"));
         assert_eq!(parse("[2001:db8::1]:80").host(), Some("[2001:db8::1]"));
         assert_eq!(parse("a-b.c:0080").as_str(), "a-b.c:80");
+        assert_eq!(parse("web.1:80").host(), Some("web.1"));
         assert_eq!(parse("unix:/x").path(), Some(Path::new("/x")));
         assert_eq!(parse("unix:/x").port(), None);
     }
