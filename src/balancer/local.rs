@@ -18,11 +18,11 @@ use std::sync::{Arc, Weak};
 
 use super::core::Core;
 use super::pick::{self, Mark, Pick};
-use super::state::{Share, State};
+use super::state::{Ending, Share, State};
 use crate::error::Error;
 use crate::rng::Rng;
-use crate::stats::Outcome;
-use crate::strategy::{Common, Memory, PickContext, PickOptions};
+use crate::stats::{FewStripes, Outcome};
+use crate::strategy::{Common, Memory, PickContext, PickOptions, begin_at_cheaper};
 use crate::sync::{Lease, Slot};
 use crate::time::{Clock, Timestamp};
 
@@ -86,27 +86,39 @@ pub(super) fn cancel(state: Arc<State>, mark: Mark) {
 fn end_here<const WAY: u8>(state: Arc<State>, mark: Mark, outcome: Outcome) {
     // Apart, because a call in the middle of the way costs the untimed ones
     // their registers.
-    if state.ends_with_more {
-        end_with_more(state, mark, outcome);
-    } else {
-        end_untimed::<WAY>(state, mark, outcome);
+    match state.ending {
+        Ending::Plain => end_untimed::<WAY>(state, mark, outcome),
+        Ending::Timed => end_timed(state, mark, outcome),
+        Ending::Full => end_in_full(state, mark, outcome),
     }
 }
 
 #[inline(never)]
-fn end_with_more(state: Arc<State>, mark: Mark, outcome: Outcome) {
-    if state.roster.counters.has_total() {
-        state.roster.counters.end_in_total(slot(), outcome);
-    }
+fn end_timed(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    time(&state, mark, outcome);
+    end_untimed::<2>(state, mark, outcome);
+}
+
+#[expect(clippy::inline_always, reason = "as what it calls")]
+#[inline(always)]
+fn time(state: &State, mark: Mark, outcome: Outcome) {
     if let Some(clock) = &state.stopwatch
         && let Some(stats) = state.roster.stats.get(mark.node() as usize)
     {
         pick::record(stats, clock, mark, outcome, state.by_latency);
     }
+}
+
+#[inline(never)]
+fn end_in_full(state: Arc<State>, mark: Mark, outcome: Outcome) {
+    if state.roster.counters.has_total() {
+        state.roster.counters.end_in_total(slot(), outcome);
+    }
+    time(&state, mark, outcome);
     if state.has_trials() && !outcome.is_failure() {
         tell(&state, mark, outcome);
     }
-    end_untimed::<2>(state, mark, outcome);
+    end_untimed::<3>(state, mark, outcome);
 }
 
 #[inline]
@@ -207,6 +219,7 @@ impl Local {
             // Apart: it needs registers that the others then need not save.
             Some(Common::P2c) => seat.pick_in_place(Common::P2c, state, slot),
             Some(common) => seat.pick_with(common, state, slot),
+            None if state.by_cost.is_some() => seat.pick_by_cost(state, slot),
             None => seat.pick_of_shares(state, slot),
         }
     }
@@ -356,6 +369,18 @@ impl Seat {
             Some(node) => Some(guard(state, node)),
             None => self.pick(state, &PickOptions::ANY, slot),
         }
+    }
+
+    /// Picks by what calls cost at this moment, which is when the call begins.
+    #[inline(never)]
+    fn pick_by_cost(&self, state: Arc<State>, slot: Slot) -> Option<Pick> {
+        let (Some(stripes), Some(clock)) = (FewStripes::in_use(), &state.by_cost) else {
+            return self.pick(state, &PickOptions::ANY, slot);
+        };
+        let now = clock.now();
+        let (n, roster, memory) = (state.first.len(), &state.roster, &self.memory);
+        let node = begin_at_cheaper(n, roster, (stripes, slot), memory, now);
+        Some(Pick::new(state, Mark::new(node, now)))
     }
 
     /// Picks of the group that is drawn, where several share the calls.

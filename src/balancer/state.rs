@@ -12,7 +12,9 @@ use crate::endpoint::{EndpointId, EndpointSet, Status};
 use crate::error::{Counts, Error};
 use crate::rng::Rng;
 use crate::stats::{EndpointStats, Ledger};
-use crate::strategy::{BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy, Turns};
+use crate::strategy::{
+    BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy, Turns, is_peak_ewma,
+};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::{Clock, Timestamp};
 use crate::topology::Selector;
@@ -37,6 +39,9 @@ pub(super) struct State {
     /// How that group picks, where it gets every call, the choice is a common
     /// one, and no total is counted.
     pub(super) in_place: Option<Common>,
+    /// The clock of the choice, where it is else the cheaper of two by peak
+    /// EWMA: as common, and by more than the calls in flight.
+    pub(super) by_cost: Option<Clock>,
     /// How the groups pick that share the calls, where several do, nothing else
     /// has to be looked at, and their choices are common ones.
     pub(super) shares: Option<Box<Shares>>,
@@ -60,10 +65,19 @@ pub(super) struct State {
     pub(super) by_latency: bool,
     /// Whether picks go by what servers say of their load.
     pub(super) by_reports: bool,
-    /// Whether the end of a call is timed, counted in a total, or waited for.
-    pub(super) ends_with_more: bool,
+    pub(super) ending: Ending,
     /// Who is told of failures, where somebody listens.
     pub(super) alarm: Option<Arc<Alarm>>,
+}
+
+/// What is done at the end of a call beside counting it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Plain,
+    /// It is timed.
+    Timed,
+    /// It is counted in a total or waited for, too.
+    Full,
 }
 
 /// What is known of a service's endpoints.
@@ -123,6 +137,16 @@ pub(super) struct Rank {
 
 fn first_zone(view: &View) -> Option<&str> {
     view.endpoints().first()?.locality().zone()
+}
+
+impl Ending {
+    fn of(stopwatch: Option<&Clock>, has_more: bool) -> Self {
+        match stopwatch {
+            _ if has_more => Self::Full,
+            Some(_) => Self::Timed,
+            None => Self::Plain,
+        }
+    }
 }
 
 impl Rank {
@@ -239,13 +263,14 @@ impl State {
             positions: None,
             first: Group::none(),
             in_place: None,
+            by_cost: None,
             shares: None,
             below: Box::from([]),
             draw: None,
             parts: None,
             trials: Box::from([]),
             counts: Counts::default(),
-            ends_with_more: stopwatch.is_some(),
+            ending: Ending::of(stopwatch.as_ref(), false),
             facts: None,
             by_latency: false,
             by_reports: false,
@@ -281,11 +306,12 @@ impl State {
             set,
             roster,
             in_place: first.in_place(has_total),
+            by_cost: before.clock_of_costs(&first, has_total),
             by_latency: strategy.reads_latency(),
             by_reports: strategy.reads_reports(),
             first,
             counts,
-            ends_with_more: before.stopwatch.is_some() || has_total,
+            ending: Ending::of(before.stopwatch.as_ref(), has_total),
             ..Self::unknown(before.place, before.stopwatch.clone(), before.alarm.clone())
         }
     }
@@ -342,6 +368,8 @@ impl State {
             .filter_map(|group| Some(group.rank.as_ref()?.share));
         let draw = Draw::new(&shares.collect::<Vec<_>>());
         let has_total = roster.counters.has_total();
+        // It need not look at the draw and the trials.
+        let gets_every_call = draw.is_none() && trials.is_empty();
         let shares = draw.as_ref().filter(|_| trials.is_empty() && !has_total);
         let shares = shares.and_then(|draw| draw.shares(&groups));
         let hidden = hides_first.then(Group::none);
@@ -351,14 +379,12 @@ impl State {
             knowledge: Knowledge::Known,
             set: draft.set,
             positions: Some(positions),
-            // Not without a look at the draw and the trials.
-            in_place: if draw.is_none() && trials.is_empty() {
-                first.in_place(has_total)
-            } else {
-                None
-            },
+            in_place: first.in_place(has_total).filter(|_| gets_every_call),
+            by_cost: before
+                .clock_of_costs(&first, has_total)
+                .filter(|_| gets_every_call),
             shares,
-            ends_with_more: before.stopwatch.is_some() || has_total || !trials.is_empty(),
+            ending: Ending::of(before.stopwatch.as_ref(), has_total || !trials.is_empty()),
             by_latency: strategy.reads_latency(),
             by_reports: strategy.reads_reports(),
             first,
@@ -381,6 +407,11 @@ impl State {
         } else {
             None
         }
+    }
+
+    fn clock_of_costs(&self, group: &Group, has_total: bool) -> Option<Clock> {
+        let picks_by_cost = is_peak_ewma(&*group.picker) && !has_total;
+        self.stopwatch.clone().filter(|_| picks_by_cost)
     }
 
     /// Whether calls may be trials.

@@ -571,16 +571,16 @@ impl<'a> Simulation<'a> {
         }
         if let Some(client) = self.clients.get(client as usize) {
             let stats = client.all.node(server).stats();
-            let (latency, now) = (Duration::from_nanos(took), Timestamp::from_nanos(self.now));
+            let now = Timestamp::from_nanos(self.now);
             if self.reports && outcome.is_answer() {
                 stats.reported(&self.report_read, now);
             }
             stats.end(self.lease.slot(), outcome);
             if outcome.is_answer() {
-                stats.took(latency, now);
+                stats.took(took, now);
             }
             if self.by_latency {
-                stats.cost(latency, outcome.is_failure(), now);
+                stats.cost(took, outcome.is_failure(), now);
             }
         }
         if sent as f64 >= self.fleet.warm_up_seconds * SECOND {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::queue::Queue;
 use super::{Report, Rule};
@@ -249,7 +249,7 @@ impl Trace {
         let mut ends: Queue<(u32, usize)> = Queue::new();
         let end = |(at, (server, like)): (u64, (u32, usize))| {
             let (like, now) = (&self.calls[like], Timestamp::from_nanos(at));
-            let (took, outcome) = (Duration::from_nanos(nanos(like.took_ms)), like.outcome());
+            let (took, outcome) = (nanos(like.took_ms), like.outcome());
             let stats = view.node(server).stats();
             stats.end(lease.slot(), outcome);
             if outcome.is_answer() {

@@ -297,15 +297,16 @@ impl Counters {
         }
     }
 
-    /// Begins a call at the one of two positions that has fewer in flight, the
-    /// first if they are equal, and tells which.
+    /// Begins a call at the second of two positions if that one is better by
+    /// their calls in flight, else at the first, and tells which.
     #[inline]
-    pub(crate) fn begin_at_fewer(
+    pub(crate) fn begin_at_better(
         &self,
         first: u32,
         second: u32,
         stripes: FewStripes,
         slot: Slot,
+        second_is_better: impl FnOnce(u32, u32) -> bool,
     ) -> u32 {
         let (Some(one), Some(other)) = (self.page(first), self.page(second)) else {
             return first;
@@ -314,7 +315,8 @@ impl Counters {
             FewStripes::One => page.in_flight(row, 1),
             FewStripes::Two => page.in_flight(row, 2),
         };
-        let ((page, row), chosen) = if in_flight(other) < in_flight(one) {
+        let (b, a) = (in_flight(other), in_flight(one));
+        let ((page, row), chosen) = if second_is_better(a, b) {
             (other, second)
         } else {
             (one, first)

@@ -146,9 +146,10 @@ impl EndpointStats {
         self.0.row.end(slot, outcome);
     }
 
+    /// Takes in that an answer took so many nanoseconds.
     #[inline]
-    pub(crate) fn took(&self, latency: Duration, now: Timestamp) {
-        self.0.latency.record(latency, now);
+    pub(crate) fn took(&self, nanos: u64, now: Timestamp) {
+        self.0.latency.record(nanos, now);
     }
 
     /// What a call costs, in nanoseconds, by the peaks of latency and by
@@ -158,10 +159,10 @@ impl EndpointStats {
         self.0.peak.cost(now)
     }
 
-    /// Takes in what a call cost, failed or not.
+    /// Takes in what a call cost that took so many nanoseconds, failed or not.
     #[inline]
-    pub(crate) fn cost(&self, took: Duration, failed: bool, now: Timestamp) {
-        self.0.peak.record(took, failed, now);
+    pub(crate) fn cost(&self, nanos: u64, failed: bool, now: Timestamp) {
+        self.0.peak.record(nanos, failed, now);
         self.0.trouble.record(failed, now);
     }
 

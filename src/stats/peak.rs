@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::latency::{gain, pack, tick_of, ticks, unpack};
+use super::latency::{gain, pack, sample_of, tick_of, ticks, unpack};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::Timestamp;
 
@@ -20,7 +20,7 @@ pub(super) struct Peak(AtomicU64);
 /// What a failed call counts as at least: so an endpoint that fails fast is
 /// never the fastest. With 1 s, one of a hundred that fails within a
 /// millisecond gets 0.01 % of the calls, without it twice its share.
-const FAILURE: Duration = Duration::from_secs(1);
+const FAILURE: u64 = 1_000_000_000;
 
 /// A clock that was read before another thread recorded is behind by this at
 /// most; what seems to be more is a time long past, since ticks wrap.
@@ -34,11 +34,12 @@ impl Peak {
         cost * (1.0 - gain(elapsed(last, tick_of(now))))
     }
 
-    /// Takes in a call that took so long. Wait-free but for retries while other
-    /// threads record to the same endpoint.
-    pub(super) fn record(&self, took: Duration, failed: bool, now: Timestamp) {
-        let took = if failed { took.max(FAILURE) } else { took };
-        let sample = (took.as_nanos() as f32).max(1.0);
+    /// Takes in a call that took so many nanoseconds. Wait-free but for retries
+    /// while other threads record to the same endpoint.
+    #[inline]
+    pub(super) fn record(&self, nanos: u64, failed: bool, now: Timestamp) {
+        let nanos = if failed { nanos.max(FAILURE) } else { nanos };
+        let sample = sample_of(nanos);
         let tick = tick_of(now);
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
@@ -65,6 +66,7 @@ impl Peak {
 }
 
 /// How long ago in ticks; nothing where another thread's clock was ahead.
+#[inline]
 pub(super) fn elapsed(last: u32, tick: u32) -> u32 {
     let elapsed = tick.wrapping_sub(last);
     if elapsed > u32::MAX - LATE {
@@ -78,7 +80,7 @@ pub(super) fn elapsed(last: u32, tick: u32) -> u32 {
 mod tests {
     use super::*;
 
-    const MS: Duration = Duration::from_millis(1);
+    const MS: u64 = 1_000_000;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::default().plus(Duration::from_millis(millis))
@@ -134,10 +136,10 @@ mod tests {
         for i in 0..2_000_u64 {
             millis += 5 + (i * i) % 50 + if i % 100 == 0 { 20_000 } else { 0 };
             let failed = i % 70 == 0;
-            let took = Duration::from_micros(100 + (i * 7919) % 5_000);
+            let took = (100 + (i * 7919) % 5_000) * 1_000;
             let w = (-((millis - last) as f64) / 10_000.0).exp();
             assert_cost(&peak, millis, cost * w);
-            let sample = if failed { 1e9 } else { took.as_nanos() as f64 };
+            let sample = if failed { 1e9 } else { took as f64 };
             cost = if sample > cost {
                 sample
             } else {

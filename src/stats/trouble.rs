@@ -39,14 +39,19 @@ impl Trouble {
 
     /// Wait-free but for retries while other threads record to the same endpoint; an endpoint
     /// that only succeeds is not written.
+    #[inline]
     pub(super) fn record(&self, failed: bool, now: Timestamp) {
+        if failed || self.0.load(Ordering::Relaxed) >> 32 != u64::from(LEAST.to_bits()) {
+            self.change(failed, now);
+        }
+    }
+
+    #[inline(never)]
+    fn change(&self, failed: bool, now: Timestamp) {
         let tick = tick_of(now);
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let (share, last) = unpack(word);
-            if !failed && word != NONE && share > 0.0 && share <= LEAST {
-                return;
-            }
             let kept = share.abs() * (1.0 - gain(elapsed(last, tick)));
             let next = match (failed, word) {
                 (true, NONE) => -1.0,

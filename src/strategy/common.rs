@@ -42,8 +42,9 @@ impl Common {
     }
 
     /// Picks one of the `n` endpoints from `start` on that are counted there, and
-    /// begins the call; `turn` is whose turn it is among them. None, with nothing begun or drawn, where this is not one of
-    /// the simplest cases, and the picker has to be asked.
+    /// begins the call; `turn` is whose turn it is among them. None, with nothing
+    /// begun or drawn, where this is not one of the simplest cases, and the
+    /// picker has to be asked.
     #[expect(clippy::inline_always, reason = "in place is the point")]
     #[inline(always)]
     pub(crate) fn begin(
@@ -65,7 +66,8 @@ impl Common {
                 let few = FewStripes::in_use()?;
                 let (first, second) = memory.draw().two_below(n);
                 let (first, second) = (start + first, start + second);
-                return Some(counters.begin_at_fewer(first, second, few, slot));
+                let fewer = |a, b| b < a;
+                return Some(counters.begin_at_better(first, second, few, slot, fewer));
             }
         };
         counters.begin(node, slot);
@@ -152,7 +154,7 @@ impl Memory {
     }
 
     #[inline]
-    fn draw(&self) -> Bits {
+    pub(super) fn draw(&self) -> Bits {
         let mut rng = self.rng.get();
         let drawn = self.drawn.replace(Bits(rng.bits()));
         self.rng.set(rng);

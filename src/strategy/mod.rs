@@ -92,6 +92,7 @@ pub use least_conn::LeastConn;
 pub use load_weighted::LoadWeighted;
 pub use maglev::Maglev;
 pub use p2c::P2c;
+pub(crate) use peak_ewma::{begin_at_cheaper, is_peak_ewma};
 pub use pick_first::PickFirst;
 pub use prequal::Prequal;
 pub use random::Random;

@@ -1,9 +1,8 @@
 //! The better of two.
 
 use super::alias::WeightedDraw;
-use super::peak_ewma::PeakEwma;
 use super::random::draw_untried;
-use super::{BoxPicker, PickContext, Picker, Strategy};
+use super::{BoxPicker, PickContext, Picker, Strategy, peak_ewma};
 use crate::view::{NodeIndex, View};
 
 /// Two endpoints are drawn at random, and the one with fewer calls in flight
@@ -68,7 +67,7 @@ impl Strategy for P2c {
 
     fn build(&self, view: &View) -> BoxPicker {
         if self.by_latency {
-            return Box::new(PeakEwma::new(view));
+            return peak_ewma::build(view);
         }
         let picker = Weighted {
             draw: WeightedDraw::new(view),

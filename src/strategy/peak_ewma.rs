@@ -1,12 +1,70 @@
 //! The better of two by what a call to each costs.
 
-use super::alias::WeightedDraw;
-use super::random::draw_untried;
-use super::{PickContext, Picker};
-use crate::view::{NodeIndex, View};
+use std::any::Any;
 
-/// The picker of [`P2c::peak_ewma`](super::P2c::peak_ewma).
-pub(super) struct PeakEwma {
+use super::alias::WeightedDraw;
+use super::common::Memory;
+use super::random::draw_untried;
+use super::{BoxPicker, PickContext, Picker};
+use crate::stats::FewStripes;
+use crate::sync::Slot;
+use crate::time::Timestamp;
+use crate::view::{NodeIndex, Roster, View};
+
+/// The picker of [`P2c::peak_ewma`](super::P2c::peak_ewma). O(n).
+pub(super) fn build(view: &View) -> BoxPicker {
+    let total: f64 = view.weights().iter().copied().map(f64::from).sum();
+    let picker = Weighted {
+        draw: WeightedDraw::new(view),
+        mean_weight: total / f64::from(view.len().max(1)),
+        view: view.clone(),
+    };
+    if view.is_uniform() && view.len() >= 2 {
+        Box::new(Uniform(picker))
+    } else {
+        Box::new(picker)
+    }
+}
+
+/// Two endpoints or more, all of one weight, so that a balancer can choose in
+/// place.
+pub(super) struct Uniform(Weighted);
+
+impl Picker for Uniform {
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
+        self.0.pick(context)
+    }
+}
+
+/// Whether that picker chooses as [`begin_at_cheaper`] does when a call has tried
+/// nothing.
+pub(crate) fn is_peak_ewma(picker: &dyn Picker) -> bool {
+    let picker: &dyn Any = picker;
+    picker.is::<Uniform>()
+}
+
+/// Begins a call at the cheaper of two of the first `n` endpoints, all of one
+/// weight, without a call through a pointer.
+#[inline]
+pub(crate) fn begin_at_cheaper(
+    n: u32,
+    roster: &Roster,
+    (stripes, slot): (FewStripes, Slot),
+    memory: &Memory,
+    now: Timestamp,
+) -> NodeIndex {
+    let (first, second) = memory.draw().two_below(n);
+    let cost = |index: NodeIndex| {
+        let stats = roster.stats.get(index as usize);
+        stats.map_or(0.0, |stats| stats.peak_cost(now))
+    };
+    let counters = &roster.counters;
+    counters.begin_at_better(first, second, stripes, slot, |a, b| {
+        load(cost(second), f64::from(b)) < load(cost(first), f64::from(a))
+    })
+}
+
+struct Weighted {
     view: View,
     draw: WeightedDraw,
     mean_weight: f64,
@@ -16,34 +74,28 @@ pub(super) struct PeakEwma {
 /// which something is known (Finagle's; 2^47 ns are 39 hours).
 const UNKNOWN: f64 = (1_u64 << 47) as f64;
 
-impl PeakEwma {
-    /// O(n).
-    pub(super) fn new(view: &View) -> Self {
-        let total: f64 = view.weights().iter().copied().map(f64::from).sum();
-        Self {
-            draw: WeightedDraw::new(view),
-            mean_weight: total / f64::from(view.len().max(1)),
-            view: view.clone(),
-        }
+/// The cost of a call, times the calls that it would share the endpoint with.
+#[inline]
+pub(super) fn load(cost: f32, others: f64) -> f64 {
+    if cost == 0.0 && others > 0.0 {
+        return UNKNOWN + others;
     }
+    f64::from(cost) * (others + 1.0)
+}
 
-    /// The cost of a call, times the calls that it would share the endpoint with, as one of mean
-    /// weight has them.
-    fn load(&self, index: NodeIndex, in_flight: u32, context: &PickContext<'_>) -> f64 {
+impl Weighted {
+    /// With the calls in flight as an endpoint of mean weight has them.
+    fn load(&self, index: NodeIndex, in_flight: u32, now: Timestamp) -> f64 {
         let node = self.view.node(index);
         let others = f64::from(in_flight) * self.mean_weight / f64::from(node.weight());
-        let cost = f64::from(node.stats().peak_cost(context.now()));
-        if cost == 0.0 && in_flight > 0 {
-            return UNKNOWN + others;
-        }
-        cost * (others + 1.0)
+        load(node.stats().peak_cost(now), others)
     }
 
     /// The first of two that are equal, so that a service of which nothing is known gets its calls
     /// by weight.
-    fn cheaper(&self, first: NodeIndex, second: NodeIndex, context: &PickContext<'_>) -> NodeIndex {
+    fn cheaper(&self, first: NodeIndex, second: NodeIndex, now: Timestamp) -> NodeIndex {
         let (a, b) = self.view.two_in_flight(first, second);
-        if self.load(second, b, context) < self.load(first, a, context) {
+        if self.load(second, b, now) < self.load(first, a, now) {
             second
         } else {
             first
@@ -56,11 +108,11 @@ impl PeakEwma {
         let first = draw_untried(&self.view, &self.draw, drawn, context)?;
         let drawn = self.draw.draw(context.rng());
         let second = draw_untried(&self.view, &self.draw, drawn, context)?;
-        Some(self.cheaper(first, second, context))
+        Some(self.cheaper(first, second, context.now()))
     }
 }
 
-impl Picker for PeakEwma {
+impl Picker for Weighted {
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
         if !context.tried().is_empty() {
             return self.pick_untried(context);
@@ -77,6 +129,6 @@ impl Picker for PeakEwma {
                 }
             }
         };
-        Some(self.cheaper(first, second, context))
+        Some(self.cheaper(first, second, context.now()))
     }
 }

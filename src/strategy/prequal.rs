@@ -429,8 +429,8 @@ mod tests {
             fleet.report(index, held, 10.0, 900);
         }
         let stats = fleet.view.node(0).stats();
-        stats.cost(Duration::from_millis(1), true, at(950));
-        stats.cost(Duration::from_millis(1), true, at(951));
+        stats.cost(1_000_000, true, at(950));
+        stats.cost(1_000_000, true, at(951));
         assert_eq!(fleet.pick(), 1, "the first fails");
     }
 

@@ -14,12 +14,15 @@
 //! assert_eq!(clock.now().since(start), Duration::from_millis(3));
 //! ```
 
+mod system;
 #[cfg(feature = "quanta")]
 mod tsc;
 
+use std::sync::Arc;
+#[cfg(feature = "quanta")]
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A moment: nanoseconds since the clock's own beginning. `u64` lasts for 584
 /// years.
@@ -74,12 +77,10 @@ enum Source {
     Manual(Arc<AtomicU64>),
 }
 
-/// Where the system clock's timestamps begin: the first reading.
-static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 impl Clock {
     /// The operating system's monotonic clock. One reading costs what
-    /// [`Instant::now`] costs: about 23 ns on the virtual machines measured.
+    /// [`Instant::now`](std::time::Instant::now) costs: about 23 ns on the
+    /// virtual machines measured.
     #[must_use]
     pub const fn system() -> Self {
         Self(Source::System)
@@ -109,15 +110,10 @@ impl Clock {
 
     /// The current moment.
     #[must_use]
-    #[inline(never)]
+    #[inline]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => {
-                let beginning = *BEGINNING;
-                Timestamp(saturating_nanos(
-                    Instant::now().saturating_duration_since(beginning),
-                ))
-            }
+            Source::System => system::now(),
             #[cfg(feature = "quanta")]
             Source::Tsc => tsc::now(),
             Source::Manual(nanos) => Timestamp(nanos.load(Ordering::Acquire)),
@@ -138,6 +134,8 @@ impl Hands {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -149,6 +147,22 @@ mod tests {
             assert!(now >= last);
             last = now;
         }
+    }
+
+    #[test]
+    fn the_system_clock_goes_at_the_pace_of_instants() {
+        let clock = Clock::system();
+        let outer = Instant::now();
+        let began = clock.now();
+        let inner = Instant::now();
+        std::thread::sleep(Duration::from_millis(20));
+        let within = inner.elapsed();
+        let passed = clock.now().since(began);
+        let around = outer.elapsed();
+        assert!(
+            within <= passed && passed <= around,
+            "{within:?} {passed:?} {around:?}"
+        );
     }
 
     #[cfg(feature = "quanta")]

@@ -15,6 +15,7 @@ pub(super) static TSC: LazyLock<Tsc> = LazyLock::new(|| {
     Tsc { clock, beginning }
 });
 
+#[inline]
 pub(super) fn now() -> Timestamp {
     let Tsc { clock, beginning } = &*TSC;
     Timestamp(clock.delta_as_nanos(*beginning, clock.raw()))
