@@ -15,6 +15,7 @@
 mod accrual;
 mod latency;
 mod ledger;
+mod level;
 mod outcome;
 mod peak;
 mod recent;
@@ -184,7 +185,9 @@ impl EndpointStats {
     }
 
     fn report(&self, report: &LoadReport, own: u32, now: Timestamp) {
-        self.0.reported.record(report, own, now);
+        let held = report.in_flight().map(|calls| calls.max(0.0) as f32);
+        let surplus = held.map_or(0.0, |held| self.0.recent.level.surplus(held));
+        self.0.reported.record(report, held, surplus, own, now);
         self.0.recent.add(self.row(), now);
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::latency::{of_ticks, tick_of};
+use super::level::Level;
 use super::peak::elapsed;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::Timestamp;
@@ -14,7 +15,10 @@ use crate::time::Timestamp;
 /// report said is in the endpoint's stats. Threads that change a slot at once may lose one of the
 /// changes, which costs a report its place or gives it one use more.
 #[derive(Debug, Default)]
-pub(crate) struct Recent([AtomicU64; Self::SLOTS]);
+pub(crate) struct Recent {
+    slots: [AtomicU64; Self::SLOTS],
+    pub(super) level: Level,
+}
 
 /// A report in its slot.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +44,7 @@ impl Recent {
             word => elapsed(word as u32, tick).min(u32::MAX - 2),
         };
         let replaced = self
-            .0
+            .slots
             .iter()
             .max_by_key(|slot| worth(slot.load(Ordering::Relaxed)));
         if let Some(slot) = replaced {
@@ -50,7 +54,7 @@ impl Recent {
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
-        let words = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
+        let words = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed));
         let entries = words.enumerate().map(|(slot, word)| Entry { slot, word });
         entries.filter(|entry| entry.word != EMPTY)
     }
@@ -71,7 +75,7 @@ impl Recent {
 
     /// Unless it has become another meanwhile.
     fn replace(&self, entry: Entry, next: u64) {
-        let (relaxed, slot) = (Ordering::Relaxed, &self.0[entry.slot]);
+        let (relaxed, slot) = (Ordering::Relaxed, &self.slots[entry.slot]);
         let _ = slot.compare_exchange(entry.word, next, relaxed, relaxed);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::latency::{of_ticks, pack, tick_of, unpack};
+use super::latency::{TICK_BITS, of_ticks, pack, tick_of, unpack};
 use super::peak::elapsed;
 use crate::load::LoadReport;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,8 @@ pub(super) struct Reported {
     /// Calls of our own that were in flight then, and since when reports come.
     own: AtomicU64,
     utilization: AtomicU64,
-    /// An `f32` of nanoseconds.
+    /// An `f32` of nanoseconds, and before it one of the calls by which the
+    /// server held more than those that reported about then.
     latency: AtomicU64,
     rates: AtomicU64,
 }
@@ -28,14 +29,24 @@ pub(super) struct Reported {
 pub(crate) struct Held {
     /// Calls of all clients.
     pub(crate) calls: f32,
+    /// How many more they were than at the servers that reported about then.
+    pub(crate) surplus: f32,
     /// Calls of ours that were in flight then.
     pub(crate) own: u32,
-    /// How long ago.
-    pub(crate) age: Duration,
+    /// How long ago, in nanoseconds.
+    pub(crate) age: f32,
 }
 
 impl Reported {
-    pub(super) fn record(&self, report: &LoadReport, own: u32, now: Timestamp) {
+    /// Takes in a report; `held` is what it says of the calls in flight.
+    pub(super) fn record(
+        &self,
+        report: &LoadReport,
+        held: Option<f32>,
+        surplus: f32,
+        own: u32,
+        now: Timestamp,
+    ) {
         // Never 0, which says that there was none.
         let tick = tick_of(now).max(1);
         let before = self.held.load(Ordering::Relaxed);
@@ -48,7 +59,7 @@ impl Reported {
             .latency()
             .map_or(0.0, |latency| latency.as_nanos() as f32);
         self.latency
-            .store(u64::from(latency.to_bits()), Ordering::Relaxed);
+            .store(pack(surplus, latency.to_bits()), Ordering::Relaxed);
         let rates = (report.rps_fractional as f32, report.eps as f32);
         self.utilization
             .store(u64::from(utilization.to_bits()), Ordering::Relaxed);
@@ -56,10 +67,8 @@ impl Reported {
             .store(pack(rates.0, rates.1.to_bits()), Ordering::Relaxed);
         self.own
             .store(u64::from(own) << 32 | u64::from(since), Ordering::Relaxed);
-        let held = report
-            .in_flight()
-            .map_or(-1.0, |calls| calls.max(0.0) as f32);
-        self.held.store(pack(held, tick), Ordering::Relaxed);
+        self.held
+            .store(pack(held.unwrap_or(-1.0), tick), Ordering::Relaxed);
     }
 
     #[inline]
@@ -78,7 +87,8 @@ impl Reported {
         Some(Held {
             calls,
             own: (self.own.load(Ordering::Relaxed) >> 32) as u32,
-            age: since(tick, now),
+            surplus: unpack(self.latency.load(Ordering::Relaxed)).0,
+            age: (u64::from(elapsed(tick, tick_of(now))) << TICK_BITS) as f32,
         })
     }
 
@@ -134,6 +144,11 @@ mod tests {
         }
     }
 
+    fn record(reported: &Reported, report: &LoadReport, own: u32, seconds: u64) {
+        let held = report.in_flight().map(|calls| calls as f32);
+        reported.record(report, held, 0.5, own, at(seconds));
+    }
+
     fn weight(reported: &Reported, seconds: u64) -> Option<f32> {
         let (blackout, expiry) = (Duration::from_secs(10), Duration::from_mins(3));
         reported.weight(1.0, blackout, expiry, at(seconds))
@@ -143,16 +158,16 @@ mod tests {
     fn a_weight_begins_after_the_blackout_and_ends_at_the_expiry() {
         let reported = Reported::default();
         assert_eq!(weight(&reported, 5), None);
-        reported.record(&report(100.0, 0.5, 0.0), 0, at(5));
+        record(&reported, &report(100.0, 0.5, 0.0), 0, 5);
         assert_eq!(weight(&reported, 14), None);
         assert_eq!(weight(&reported, 16), Some(200.0));
         // 100 / (.5 + 10/100).
-        reported.record(&report(100.0, 0.5, 10.0), 0, at(20));
+        record(&reported, &report(100.0, 0.5, 10.0), 0, 20);
         assert!((weight(&reported, 21).unwrap() - 166.67).abs() < 0.01);
         assert!(weight(&reported, 199).is_some());
         assert_eq!(weight(&reported, 201), None);
         // A new beginning, and a new blackout.
-        reported.record(&report(100.0, 0.5, 0.0), 0, at(202));
+        record(&reported, &report(100.0, 0.5, 0.0), 0, 202);
         assert_eq!(weight(&reported, 203), None);
         assert_eq!(weight(&reported, 213), Some(200.0));
     }
@@ -161,7 +176,7 @@ mod tests {
     fn without_a_rate_or_a_utilization_there_is_no_weight() {
         let reported = Reported::default();
         for (rate, utilization) in [(0.0, 0.5), (10.0, 0.0)] {
-            reported.record(&report(rate, utilization, 1.0), 0, at(1));
+            record(&reported, &report(rate, utilization, 1.0), 0, 1);
             assert_eq!(weight(&reported, 20), None);
         }
     }
@@ -169,13 +184,13 @@ mod tests {
     #[test]
     fn what_a_server_holds_is_kept_with_its_age() {
         let reported = Reported::default();
-        reported.record(&report(1.0, 0.5, 0.0), 2, at(1));
+        record(&reported, &report(1.0, 0.5, 0.0), 2, 1);
         assert_eq!(reported.held(at(2)), None);
         let mut busy = report(1.0, 0.5, 0.0);
         busy.named_metrics.insert(LoadReport::IN_FLIGHT.into(), 7.0);
-        reported.record(&busy, 3, at(1));
+        record(&reported, &busy, 3, 1);
         let held = reported.held(at(3)).expect("it was said");
-        assert_eq!((held.calls, held.own), (7.0, 3));
-        assert!((held.age.as_secs_f64() - 2.0).abs() < 0.001);
+        assert_eq!((held.calls, held.surplus, held.own), (7.0, 0.5, 3));
+        assert!((held.age / 1e9 - 2.0).abs() < 0.001);
     }
 }

@@ -19,7 +19,9 @@ use crate::view::{NodeIndex, View};
 ///   of our own since. A report gets old as soon as other clients act on it: after a fifth of the
 ///   mean latency half of it counts, and for the rest what servers usually hold. So a server that
 ///   just said that it is idle is preferred to one that said so long ago, and clients with
-///   different news do not herd. Without reports it is one and our own calls in flight;
+///   different news do not herd. What counts of it is by how many calls the server held more than
+///   others that reported about then: a server that reported before a burst began is no idle one.
+///   Without reports it is one and our own calls in flight;
 /// - failures are added to the load as the calls that could be waited for meanwhile, a failed call
 ///   at a second. One failure among successes is a blip; two in a row, or one before any success,
 ///   count as if all calls failed, until time tells otherwise (they fall to a third every ten
@@ -96,12 +98,45 @@ struct Candidate {
 }
 
 /// What is usual among the candidates.
+#[derive(Default)]
 struct Usual {
-    latency: f32,
-    held: f32,
+    latency: Mean,
+    held: Mean,
+    surplus: Mean,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Mean {
+    sum: f32,
+    count: f32,
+}
+
+impl Mean {
+    fn add(&mut self, value: f32) {
+        self.sum += value;
+        self.count += 1.0;
+    }
+
+    /// 0 of nothing.
+    fn get(self) -> f32 {
+        self.sum / self.count.max(1.0)
+    }
+}
+
+impl Usual {
+    fn add(&mut self, candidate: &Candidate) {
+        if candidate.latency > 0.0 {
+            self.latency.add(candidate.latency);
+        }
+        if let Some(held) = candidate.held {
+            self.held.add(held.calls);
+            self.surplus.add(held.surplus);
+        }
+    }
 }
 
 impl Scored {
+    #[inline]
     fn candidate(&self, index: NodeIndex, now: Timestamp) -> Candidate {
         let stats = self.view.node(index).stats();
         Candidate {
@@ -113,29 +148,50 @@ impl Scored {
         }
     }
 
-    fn score(&self, candidate: &Candidate, usual: &Usual) -> Score {
-        let own = candidate.own;
-        let calls = match candidate.held {
-            None => own,
-            Some(held) => {
-                let patience = usual.latency * PATIENCE;
-                let fresh = patience / (patience + held.age.as_nanos() as f32);
-                let said = usual.held + (held.calls - usual.held) * fresh;
-                (said + own - held.own as f32).max(own)
+    /// The best of them.
+    fn best(&self, candidates: &[Candidate], usual: &Usual) -> Option<NodeIndex> {
+        let latency = usual.latency.get().max(1.0);
+        let (held, surplus) = (usual.held.get(), usual.surplus.get());
+        let patience = latency * PATIENCE;
+        let mut best: Option<(Score, NodeIndex)> = None;
+        for candidate in candidates {
+            let calls = candidate.held.map_or(candidate.own, |said| {
+                let fresh = patience / (patience + said.age);
+                let calls = held + (said.surplus - surplus) * fresh;
+                (calls + candidate.own - said.own as f32).max(candidate.own)
+            });
+            let score = self.score(candidate, calls, latency);
+            if best.is_none_or(|(lowest, _)| score.is_below(lowest)) {
+                best = Some((score, candidate.index));
             }
-        };
-        let calls = calls * self.mean_weight / self.view.weight(candidate.index) as f32;
+        }
+        best.map(|(_, index)| index)
+    }
+
+    #[inline]
+    fn score(&self, candidate: &Candidate, mut calls: f32, usual_latency: f32) -> Score {
+        if !self.view.is_uniform() {
+            calls *= self.mean_weight / self.view.weight(candidate.index) as f32;
+        }
         let latency = match candidate.latency {
             // Only failures, so far.
-            0.0 if candidate.trouble > 0.0 => usual.latency,
-            0.0 if own > 0.0 => return Score::busy(UNKNOWN * (1.0 + calls)),
+            0.0 if candidate.trouble > 0.0 => usual_latency,
+            0.0 if candidate.own > 0.0 => {
+                return Score {
+                    cost: UNKNOWN * (1.0 + calls),
+                    is_idle: false,
+                };
+            }
             latency => latency,
         };
-        let failures = candidate.trouble * FAILURE / latency.max(1.0);
-        let load = 1.0 + calls + failures;
+        let mut waits = calls;
+        if candidate.trouble > 0.0 {
+            waits += candidate.trouble * FAILURE / latency.max(1.0);
+        }
+        let load = 1.0 + waits;
         Score {
             cost: latency.sqrt() * load * load * load,
-            is_idle: calls + failures == 0.0,
+            is_idle: waits == 0.0,
         }
     }
 }
@@ -147,13 +203,7 @@ struct Score {
 }
 
 impl Score {
-    const fn busy(cost: f32) -> Self {
-        Self {
-            cost,
-            is_idle: false,
-        }
-    }
-
+    #[inline]
     fn is_below(self, other: Self) -> bool {
         let noise = if self.is_idle && other.is_idle {
             NOISE
@@ -161,22 +211,6 @@ impl Score {
             1.0
         };
         self.cost < other.cost * noise
-    }
-}
-
-impl Usual {
-    fn of(candidates: &[Candidate]) -> Self {
-        let mean = |values: &mut dyn Iterator<Item = f32>| {
-            let (sum, count) =
-                values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
-            if count > 0.0 { sum / count } else { 0.0 }
-        };
-        let latencies = candidates.iter().map(|candidate| candidate.latency);
-        let held = candidates.iter().filter_map(|candidate| candidate.held);
-        Self {
-            latency: mean(&mut latencies.filter(|&latency| latency > 0.0)).max(1.0),
-            held: mean(&mut held.map(|held| held.calls)),
-        }
     }
 }
 
@@ -195,7 +229,9 @@ impl Picker for Scored {
         };
         let mut candidates = [nobody; LOOK as usize];
         let mut found = 0;
+        let mut usual = Usual::default();
         let start = context.rng().below(n);
+        let is_first_try = context.tried().is_empty();
         for at in 0..LOOK.min(n) {
             let index = if self.view.is_uniform() {
                 let index = start + at;
@@ -203,24 +239,15 @@ impl Picker for Scored {
             } else {
                 self.draw.draw(context.rng())
             };
-            if context.may_pick(&self.view, index) {
-                candidates[found] = self.candidate(index, now);
+            if is_first_try || context.may_pick(&self.view, index) {
+                let candidate = self.candidate(index, now);
+                usual.add(&candidate);
+                candidates[found] = candidate;
                 found += 1;
             }
         }
-        let candidates = &candidates[..found];
-        let usual = Usual::of(candidates);
-        let mut best: Option<(Score, NodeIndex)> = None;
-        for candidate in candidates {
-            let score = self.score(candidate, &usual);
-            if best.is_none_or(|(lowest, _)| score.is_below(lowest)) {
-                best = Some((score, candidate.index));
-            }
-        }
-        match best {
-            Some((_, index)) => Some(index),
-            // Those that were drawn have been tried.
-            None => context.first_untried(&self.view, start),
-        }
+        let best = self.best(&candidates[..found], &usual);
+        // None where those that were drawn have been tried.
+        best.or_else(|| context.first_untried(&self.view, start))
     }
 }
