@@ -162,6 +162,22 @@ fn reports_bring_adaptive_near_to_who_knows_every_queue() {
     assert!(with < without, "{with} {without}");
 }
 
+/// Reports from before a burst say that servers are idle; who believes them
+/// rushes there.
+#[test]
+fn adaptive_is_not_misled_by_reports_from_before_a_burst() {
+    let fleet = Fleet {
+        clients: 60,
+        servers: 40,
+        seconds: 14.0,
+        warm_up_seconds: 2.0,
+        ..Fleet::named("S5").expect("there is an S5")
+    };
+    let p99 = |rule: &Rule| simulate(&fleet, rule, 1).p99_ms;
+    let (adaptive, oracle) = (p99(&Rule::of(Adaptive::new())), p99(&Rule::Oracle(2)));
+    assert!(adaptive < oracle * 1.06, "{adaptive} {oracle}");
+}
+
 #[test]
 fn work_beyond_all_time_does_not_overflow() {
     let fleet = Fleet {
