@@ -79,7 +79,11 @@ impl Classify for HttpStatus {
             500..=599 => Outcome::ServerError,
             _ => Outcome::Success,
         };
-        let told = headers.get(RETRY_AFTER).and_then(|told| told.to_str().ok());
+        // A success asks for no retry, so that most answers cost no look.
+        let told = (!status.is_success())
+            .then(|| headers.get(RETRY_AFTER))
+            .flatten();
+        let told = told.and_then(|told| told.to_str().ok());
         Answered {
             outcome,
             grpc: None,
@@ -233,8 +237,12 @@ mod tests {
     #[test]
     fn retry_after_is_read_in_seconds_and_as_a_date() {
         let told = |value: &str| {
-            let answered = HttpStatus.answer(StatusCode::OK, &headers("retry-after", value));
-            answered.pushback
+            let headers = headers("retry-after", value);
+            let well = HttpStatus.answer(StatusCode::OK, &headers);
+            assert_eq!(well.pushback, Pushback::None, "a success asks for no retry");
+            HttpStatus
+                .answer(StatusCode::SERVICE_UNAVAILABLE, &headers)
+                .pushback
         };
         assert_eq!(told("3"), Pushback::After(Duration::from_secs(3)));
         let past = "Sunday, 06-Nov-94 08:49:37 GMT";
