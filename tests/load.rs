@@ -140,6 +140,40 @@ async fn a_server_that_says_it_is_busy_gets_no_calls_of_a_client_that_sees_none(
     }
 }
 
+/// Reports are read from reqwest's answers as from hyper's.
+#[tokio::test]
+async fn a_client_of_reqwest_hears_that_a_server_is_busy() {
+    let permits = Arc::new(Semaphore::new(0));
+    let [busy, idle] = [(); 2].map(|()| ReportLoad::new().limit(10).expect("it is above 0"));
+    let busy_one = server(busy.clone(), Arc::clone(&permits)).await;
+    let (id, address) = (busy_one.id().clone(), busy_one.address().clone());
+    let endpoints = vec![busy_one, server(idle, permits).await];
+    // The tests' reqwest has TLS, and will not choose a provider by itself.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let plain = reqwest::Client::builder().no_proxy().build();
+    let plain = plain.expect("it needs nothing");
+    // Another client's calls, of which ours knows nothing.
+    let _others: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(plain.get(format!("http://{address}/held")).send()))
+        .collect();
+    comes_true(|| busy.report().in_flight() == Some(8.0)).await;
+
+    let (balancer, _updater) = over(endpoints, Adaptive::new());
+    let client = reqwest_middleware::ClientBuilder::new(plain)
+        .with(balancer.middleware())
+        .build();
+    for _ in 0..20 {
+        let answer = client.get("http://users/").send().await;
+        let text = answer.expect("it is answered").text().await;
+        assert_eq!(text.expect("it is whole"), "hello");
+    }
+    let nodes = balancer.nodes();
+    let busy_node = nodes.iter().find(|node| *node.endpoint().id() == id);
+    let calls = busy_node.expect("it is known").stats().totals().succeeded;
+    // One call, to hear of it.
+    assert!(calls <= 2, "{calls}");
+}
+
 /// Nobody's calls go there, and yet its load is known.
 #[tokio::test]
 async fn probes_tell_what_no_call_could() {

@@ -561,6 +561,7 @@ const MS: Duration = Duration::from_millis(1);
 fn timed(latency: bool) -> (Balancer, Updater, Hands) {
     let (clock, hands) = Clock::manual();
     let builder = Balancer::builder("users").clock(clock).latency(latency);
+    let builder = builder.strategy(P2c::new());
     let (balancer, mut updater) = builder.manual().expect("it is a name");
     updater.apply(weighted(&[1]));
     (balancer, updater, hands)

@@ -213,7 +213,9 @@ async fn changes_are_told_at_info_until_the_balancer_is_gone() {
         let registered = registry.register(&service, endpoint).await;
         registrations.push(registered.expect("it takes entries"));
     }
+    // Which calls one that fails until it is ejected, as others would not.
     let balancer = Balancer::builder("users")
+        .strategy(strategy::RoundRobin::new())
         .build(registry)
         .await
         .expect("it starts");

@@ -15,7 +15,7 @@ use tower::{Layer as _, ServiceExt as _};
 use waypost::balancer::Why;
 use waypost::client::http::{BalanceLayer, RequestSubset};
 use waypost::health::outlier::OutlierEjection;
-use waypost::strategy::{Random, Tried};
+use waypost::strategy::{Random, RoundRobin, Tried};
 use waypost::time::Clock;
 use waypost::topology::{Fallback, Selector, Topology};
 use waypost::{Balancer, Endpoint, EndpointSet, Fixed, Outcome, PickOptions, Status, Updater};
@@ -143,7 +143,9 @@ fn a_call_that_names_what_is_no_part_falls_back() {
 fn no_other_call_finds_out_whether_a_part_of_weight_0_is_back() {
     let (clock, hands) = Clock::manual();
     let ejection = OutlierEjection::connections().jitter(Duration::ZERO);
+    // Which calls one that fails until it is ejected, as others would not.
     let builder = Balancer::builder("users")
+        .strategy(RoundRobin::new())
         .clock(clock)
         .outlier_ejection(ejection);
     let (balancer, mut updater) = builder.topology(hidden()).manual().unwrap();

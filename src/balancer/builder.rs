@@ -19,7 +19,7 @@ use crate::health::check::{HealthCheck, Watched};
 use crate::health::outlier::OutlierEjection;
 use crate::health::slow_start::SlowStart;
 use crate::registry::{Discover, Guard, RemovalGuard};
-use crate::strategy::{P2c, Strategy};
+use crate::strategy::{Adaptive, Strategy};
 use crate::sync::Published;
 use crate::time::Clock;
 use crate::topology::Topology;
@@ -28,7 +28,7 @@ use crate::topology::Topology;
 ///
 /// | setting | default | because |
 /// | --- | --- | --- |
-/// | [`strategy`](Self::strategy) | [`P2c`] | right without knowing anything about the service |
+/// | [`strategy`](Self::strategy) | [`Adaptive`] | right without knowing anything about the service |
 /// | [`latency`](Self::latency) | recorded | two clock reads (about 50 ns) against a call of many µs |
 /// | [`outlier_ejection`](Self::outlier_ejection) | 5 calls in a row without an answer | no answer is never the caller's own doing |
 /// | [`health_check`](Self::health_check), [`slow_start`](Self::slow_start) | none | they cost, and need to know the service |
@@ -57,7 +57,7 @@ impl BalancerBuilder {
     pub(super) fn new(service: String) -> Self {
         Self {
             service,
-            strategy: Arc::new(P2c::new()),
+            strategy: Arc::new(Adaptive::new()),
             clock: Clock::system(),
             latency: true,
             first_answer: Duration::from_secs(5),
@@ -83,8 +83,8 @@ impl BalancerBuilder {
     }
 
     /// Whether calls are timed. Turn it off where picks are counted in tens of
-    /// millions a second and nothing looks at latency; a strategy that goes by it is
-    /// served all the same.
+    /// millions a second and nothing looks at latency; a strategy that goes by it, as
+    /// the default does, is served all the same.
     pub fn latency(mut self, recorded: bool) -> Self {
         self.latency = recorded;
         self

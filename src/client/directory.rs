@@ -14,7 +14,7 @@ use crate::balancer::{Balancer, BalancerBuilder};
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::registry::Discover;
-use crate::strategy::{P2c, Strategy};
+use crate::strategy::{Adaptive, Strategy};
 use crate::time::{Clock, Timestamp};
 
 /// A balancer for every service that is asked for: made on first use, shared
@@ -81,7 +81,7 @@ impl Directory {
     pub fn builder(discover: impl Discover) -> DirectoryBuilder {
         DirectoryBuilder {
             discover: Arc::new(discover),
-            strategy: Arc::new(P2c::new()),
+            strategy: Arc::new(Adaptive::new()),
             clock: Clock::system(),
             balancers: None,
             idle: Duration::from_mins(10),
@@ -224,7 +224,7 @@ impl fmt::Debug for Directory {
 ///
 /// | setting | default | because |
 /// | --- | --- | --- |
-/// | [`strategy`](Self::strategy) | [`P2c`] | as for a single balancer |
+/// | [`strategy`](Self::strategy) | [`Adaptive`] | as for a single balancer |
 /// | [`balancers`](Self::balancers) | as they are | all other settings, health checks and topology among them |
 /// | [`idle`](Self::idle) | 10 min | longer than most pauses between calls, short enough to forget a renamed service within the hour |
 /// | [`max_services`](Self::max_services) | 1,024 | host names may come from outside; each costs a watch at the registry |

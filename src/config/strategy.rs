@@ -18,13 +18,13 @@ use crate::strategy::{
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StrategyConfig {
-    /// [`P2c`], on calls in flight.
+    /// [`Adaptive`].
     #[default]
+    Adaptive,
+    /// [`P2c`], on calls in flight.
     P2c,
     /// [`P2c::peak_ewma`].
     PeakEwma,
-    /// [`Adaptive`].
-    Adaptive,
     /// [`Prequal`]. Probes are for the program to send.
     Prequal(PrequalConfig),
     /// [`LoadWeighted`], with its defaults.

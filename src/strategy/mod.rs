@@ -8,9 +8,9 @@
 //!
 //! | strategy | a pick costs | use it when |
 //! | --- | --- | --- |
-//! | [`P2c`] (default) | O(1): two loads compared | calls differ in cost, endpoints in speed |
+//! | [`P2c`] | O(1): two loads compared | calls differ in cost, endpoints in speed |
 //! | [`P2c::peak_ewma`] | O(1), and a reading of the clock before it | as `P2c`, where latency tells more than calls in flight, or failures are fast |
-//! | [`Adaptive`] | O(32): .6 µs where `P2c` takes .01 | servers [report](crate::load) their load, or the tail of latency matters more than that |
+//! | [`Adaptive`] (default) | O(32): .2 to .4 µs where `P2c` takes .015 | nothing is known of the service, endpoints differ in speed, or servers [report](crate::load) their load |
 //! | [`Prequal`] | O(16) | as `Adaptive`, with probes: very many clients, or endpoints whose speed changes |
 //! | [`RoundRobin`] | O(1) | calls and endpoints are all alike, or a strict turn is wanted |
 //! | [`LoadWeighted`] | O(1) | as `RoundRobin`, where servers [report](crate::load) their load and endpoints differ in speed |
