@@ -379,9 +379,8 @@ pub(super) fn authority_of(endpoint: &Endpoint) -> Result<Authority, Error> {
 /// The `Host` that a call carries: the one its endpoint asks for, else what the
 /// caller wrote in the URI.
 pub(super) fn logical_host<'a>(endpoint: &'a Endpoint, uri: &'a Uri) -> Option<&'a str> {
-    let written = uri.authority().map(|authority| {
-        let text = authority.as_str();
-        text.rsplit_once('@').map_or(text, |(_, host)| host)
-    });
-    endpoint.authority().or(written)
+    endpoint.authority().or_else(|| {
+        let text = uri.authority()?.as_str();
+        Some(text.rsplit_once('@').map_or(text, |(_, host)| host))
+    })
 }

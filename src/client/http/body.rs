@@ -26,14 +26,11 @@ pin_project! {
 impl<B: Body> Tracked<B> {
     /// Of a call that a pick was made for.
     pub(in crate::client) fn new(body: B, held: Held) -> Self {
-        let mut tracked = Self {
-            body,
-            call: Some(held),
-        };
-        if tracked.body.is_end_stream() {
-            finish(&mut tracked.call, None);
+        let mut call = Some(held);
+        if body.is_end_stream() {
+            finish(&mut call, None);
         }
-        tracked
+        Self { body, call }
     }
 
     /// Of a call that passed through.

@@ -18,6 +18,14 @@ pub trait Replay<B>: Clone + Send + Sync + 'static {
     /// The body to be sent first, and what is kept of it: no more than `limit`
     /// bytes.
     fn keep(&self, body: B, limit: u64) -> (B, Self::Kept);
+
+    /// What is kept of a body that is sent as it is; none where it has to be
+    /// made another, by [`keep`](Self::keep). A request that stays where it is
+    /// costs less than one that is taken apart.
+    fn keep_beside(&self, body: &B, limit: u64) -> Option<Self::Kept> {
+        let _ = (body, limit);
+        None
+    }
 }
 
 /// A body that can be sent again.
@@ -57,13 +65,23 @@ pub struct CloneBody;
 #[derive(Clone, Copy, Debug)]
 pub struct Copied<B>(Option<B>);
 
+impl<B: Body + Clone> Copied<B> {
+    fn of(body: &B, limit: u64) -> Self {
+        let fits = body.size_hint().lower() <= limit;
+        Self(fits.then(|| body.clone()))
+    }
+}
+
 impl<B: Body + Clone + Send + 'static> Replay<B> for CloneBody {
     type Kept = Copied<B>;
 
     fn keep(&self, body: B, limit: u64) -> (B, Copied<B>) {
-        let fits = body.size_hint().lower() <= limit;
-        let copy = fits.then(|| body.clone());
-        (body, Copied(copy))
+        let kept = Copied::of(&body, limit);
+        (body, kept)
+    }
+
+    fn keep_beside(&self, body: &B, limit: u64) -> Option<Copied<B>> {
+        Some(Copied::of(body, limit))
     }
 }
 

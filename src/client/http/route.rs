@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use http::header::{HOST, HeaderValue};
+use http::header::{Entry, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
 use super::BoxError;
 use crate::balancer::DetachedPick;
@@ -130,8 +130,9 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
         let name = service.balancer.service();
         let of = |endpoint: &Endpoint| Address::of(endpoint, name);
         let Address { authority, host } = kept.get(&service.balancer, pick, of)?;
-        keep_host(request, pick, host)?;
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        let uri = std::mem::take(request.uri_mut());
+        keep_host(request.headers_mut(), pick, &uri, host)?;
+        let mut parts = uri.into_parts();
         parts.authority = Some(authority);
         *request.uri_mut() =
             Uri::from_parts(parts).map_err(|error| Error::unroutable(&**pick, error))?;
@@ -167,7 +168,8 @@ where
         request: &mut Request<B>,
     ) -> Result<Caller<'_, S>, Error> {
         if pick.authority().is_some() {
-            keep_host(request, pick, None)?;
+            let uri = request.uri().clone();
+            keep_host(request.headers_mut(), pick, &uri, None)?;
         }
         let kept = &service.state.endpoints;
         let client = kept.get(&service.balancer, pick, |endpoint| {
@@ -179,19 +181,20 @@ where
 }
 
 /// Writes down the host that a request is for, unless the caller has.
-fn keep_host<B>(
-    request: &mut Request<B>,
+fn keep_host(
+    headers: &mut HeaderMap,
     endpoint: &Endpoint,
+    uri: &Uri,
     usual: Option<HeaderValue>,
 ) -> Result<(), Error> {
-    if !request.headers().contains_key(HOST)
-        && let Some(host) = service::logical_host(endpoint, request.uri())
+    if let Entry::Vacant(place) = headers.entry(HOST)
+        && let Some(host) = service::logical_host(endpoint, uri)
     {
         let value = match usual.filter(|usual| usual == host) {
             Some(value) => value,
             None => HeaderValue::from_str(host).map_err(|error| Error::unroutable(host, error))?,
         };
-        request.headers_mut().insert(HOST, value);
+        place.insert(value);
     }
     Ok(())
 }

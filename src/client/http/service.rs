@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use tower_layer::Layer;
@@ -239,8 +238,9 @@ impl<Q, K, R> Balanced<Q, K, R> {
 /// Sends one call's requests.
 struct Sender<'a, Q, B, C> {
     route: &'a Q,
-    /// The head and the body, to be sent again; none when there is one attempt.
-    kept: Option<Box<Mutex<(Parts, C)>>>,
+    /// The head and what is kept of the body, to be sent again; none when there
+    /// is one attempt.
+    kept: Option<Box<Mutex<Request<C>>>>,
     body: std::marker::PhantomData<fn(B)>,
 }
 
@@ -253,11 +253,15 @@ impl<'a, Q, B, C: Kept<B>> Sender<'a, Q, B, C> {
     ) -> Self {
         let never = std::any::TypeId::of::<R>() == std::any::TypeId::of::<SendOnce>();
         let kept = (!never && retry.most_attempts() != Attempts::ONCE).then(|| {
-            let (head, body) = exchange.take_request().into_parts();
-            let (body, kept) = replay.keep(body, retry.largest_body());
-            let copy = head.clone();
-            exchange.put_request(Request::from_parts(head, body));
-            Box::new(Mutex::new((copy, kept)))
+            let limit = retry.largest_body();
+            let beside = replay.keep_beside(exchange.request().body(), limit);
+            let kept = beside.unwrap_or_else(|| {
+                let (head, body) = exchange.take_request().into_parts();
+                let (body, kept) = replay.keep(body, limit);
+                exchange.put_request(Request::from_parts(head, body));
+                kept
+            });
+            Box::new(Mutex::new(with_head_of(exchange.request(), kept)))
         });
         Self {
             route,
@@ -302,9 +306,8 @@ where
             .as_ref()?
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let (head, body) = &mut *kept;
-        let body = body.again()?;
-        Some(Request::from_parts(head.clone(), body))
+        let body = kept.body_mut().again()?;
+        Some(with_head_of(&kept, body))
     }
 
     fn head(answer: &Response<A>) -> (StatusCode, &HeaderMap) {
@@ -319,6 +322,16 @@ where
     fn ours(error: Error) -> BoxError {
         error.into()
     }
+}
+
+fn with_head_of<A, B>(request: &Request<A>, body: B) -> Request<B> {
+    let mut copy = Request::new(body);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy.extensions_mut().clone_from(request.extensions());
+    copy
 }
 
 /// Awaits the readiness of a client and calls that same instance.
