@@ -103,9 +103,9 @@ fn end_timed(state: Arc<State>, mark: Mark, outcome: Outcome) {
 #[inline(always)]
 fn time(state: &State, mark: Mark, outcome: Outcome) {
     if let Some(clock) = &state.stopwatch
-        && let Some(stats) = state.roster.stats.get(mark.node() as usize)
+        && let Some(gauges) = state.roster.counters.gauges(mark.node())
     {
-        pick::record(stats, clock, mark, outcome, state.by_latency);
+        pick::record(gauges, clock, mark, outcome, state.by_latency);
     }
 }
 
@@ -220,6 +220,7 @@ impl Local {
             Some(Common::P2c) => seat.pick_in_place(Common::P2c, state, slot),
             Some(common) => seat.pick_with(common, state, slot),
             None if state.by_cost.is_some() => seat.pick_by_cost(state, slot),
+            None if state.by_weight.is_some() => seat.pick_by_weight(state, slot),
             None => seat.pick_of_shares(state, slot),
         }
     }
@@ -371,6 +372,19 @@ impl Seat {
         }
     }
 
+    #[inline(never)]
+    fn pick_by_weight(&self, state: Arc<State>, slot: Slot) -> Option<Pick> {
+        let (roster, memory) = (&state.roster, &self.memory);
+        let begun = state
+            .by_weight
+            .as_ref()
+            .and_then(|common| common.begin(&roster.weights, &roster.counters, slot, memory));
+        match begun {
+            Some(node) => Some(guard(state, node)),
+            None => self.pick(state, &PickOptions::ANY, slot),
+        }
+    }
+
     /// Picks by what calls cost at this moment, which is when the call begins.
     #[inline(never)]
     fn pick_by_cost(&self, state: Arc<State>, slot: Slot) -> Option<Pick> {
@@ -378,8 +392,8 @@ impl Seat {
             return self.pick(state, &PickOptions::ANY, slot);
         };
         let now = clock.now();
-        let (n, roster, memory) = (state.first.len(), &state.roster, &self.memory);
-        let node = begin_at_cheaper(n, roster, (stripes, slot), memory, now);
+        let (n, counters, memory) = (state.first.len(), &state.roster.counters, &self.memory);
+        let node = begin_at_cheaper(n, counters, (stripes, slot), memory, now);
         Some(Pick::new(state, Mark::new(node, now)))
     }
 

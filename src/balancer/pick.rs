@@ -10,7 +10,7 @@ use super::local;
 use super::state::State;
 use crate::endpoint::Endpoint;
 use crate::load::LoadReport;
-use crate::stats::{EndpointStats, Outcome};
+use crate::stats::{EndpointStats, Gauges, Outcome};
 use crate::time::{Clock, Timestamp};
 use crate::view::{Node, NodeKey, Roster};
 
@@ -208,7 +208,7 @@ impl Mark {
 #[expect(clippy::inline_always, reason = "a call would cost a tenth of it")]
 #[inline(always)]
 pub(super) fn record(
-    stats: &EndpointStats,
+    gauges: Gauges<'_>,
     clock: &Clock,
     mark: Mark,
     outcome: Outcome,
@@ -219,13 +219,7 @@ pub(super) fn record(
         return;
     }
     let now = clock.now();
-    let took = mark.elapsed(now);
-    if outcome.is_answer() {
-        stats.took(took, now);
-    }
-    if costs {
-        stats.cost(took, outcome.is_failure(), now);
-    }
+    gauges.ended(mark.elapsed(now), outcome, costs, now);
 }
 
 /// A [`Pick`] that no longer holds on to the set it was picked from: the guard
@@ -277,8 +271,8 @@ impl DetachedPick {
 impl Drop for DetachedPick {
     fn drop(&mut self) {
         if let Some(clock) = &self.stopwatch {
-            let (stats, mark) = (self.node.stats(), self.mark);
-            record(stats, clock, mark, self.outcome, self.by_latency);
+            let (gauges, mark) = (self.node.stats().gauges(), self.mark);
+            record(gauges, clock, mark, self.outcome, self.by_latency);
         }
         self.node.stats().end(local::slot(), self.outcome);
         if let Some(alarm) = &self.alarm {

@@ -13,7 +13,8 @@ use crate::error::{Counts, Error};
 use crate::rng::Rng;
 use crate::stats::{EndpointStats, Ledger};
 use crate::strategy::{
-    BoxPicker, Common, PickContext, PickOptions, RoundRobin, Strategy, Turns, is_peak_ewma,
+    BoxPicker, Common, CommonByWeight, PickContext, PickOptions, RoundRobin, Strategy, Turns,
+    is_peak_ewma,
 };
 use crate::sync::{Stamped, next_stamp};
 use crate::time::{Clock, Timestamp};
@@ -39,6 +40,8 @@ pub(super) struct State {
     /// How that group picks, where it gets every call, the choice is a common
     /// one, and no total is counted.
     pub(super) in_place: Option<Common>,
+    /// The same of a common choice by unequal weights.
+    pub(super) by_weight: Option<CommonByWeight>,
     /// The clock of the choice, where it is else the cheaper of two by peak
     /// EWMA: as common, and by more than the calls in flight.
     pub(super) by_cost: Option<Clock>,
@@ -170,6 +173,10 @@ impl Group {
         Common::of(&*self.picker).filter(|_| !has_total)
     }
 
+    fn by_weight(&self, has_total: bool) -> Option<CommonByWeight> {
+        CommonByWeight::of(&*self.picker).filter(|_| !has_total)
+    }
+
     pub(super) fn len(&self) -> u32 {
         self.view.len()
     }
@@ -263,6 +270,7 @@ impl State {
             positions: None,
             first: Group::none(),
             in_place: None,
+            by_weight: None,
             by_cost: None,
             shares: None,
             below: Box::from([]),
@@ -306,6 +314,7 @@ impl State {
             set,
             roster,
             in_place: first.in_place(has_total),
+            by_weight: first.by_weight(has_total),
             by_cost: before.clock_of_costs(&first, has_total),
             by_latency: strategy.reads_latency(),
             by_reports: strategy.reads_reports(),
@@ -380,6 +389,7 @@ impl State {
             set: draft.set,
             positions: Some(positions),
             in_place: first.in_place(has_total).filter(|_| gets_every_call),
+            by_weight: first.by_weight(has_total).filter(|_| gets_every_call),
             by_cost: before
                 .clock_of_costs(&first, has_total)
                 .filter(|_| gets_every_call),

@@ -576,12 +576,8 @@ impl<'a> Simulation<'a> {
                 stats.reported(&self.report_read, now);
             }
             stats.end(self.lease.slot(), outcome);
-            if outcome.is_answer() {
-                stats.took(took, now);
-            }
-            if self.by_latency {
-                stats.cost(took, outcome.is_failure(), now);
-            }
+            let gauges = stats.gauges();
+            gauges.ended(took, outcome, self.by_latency, now);
         }
         if sent as f64 >= self.fleet.warm_up_seconds * SECOND {
             self.report.add(server, took, outcome);

@@ -252,12 +252,8 @@ impl Trace {
             let (took, outcome) = (nanos(like.took_ms), like.outcome());
             let stats = view.node(server).stats();
             stats.end(lease.slot(), outcome);
-            if outcome.is_answer() {
-                stats.took(took, now);
-            }
-            if strategy.reads_latency() {
-                stats.cost(took, outcome.is_failure(), now);
-            }
+            let gauges = stats.gauges();
+            gauges.ended(took, outcome, strategy.reads_latency(), now);
         };
         for call in &self.calls {
             let at = nanos(call.at_ms);

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// also spares the cache line on a busy endpoint. Ticks wrap after 19.5 hours,
 /// when an old mean may weigh as much as a new one for one sample.
 #[derive(Debug, Default)]
-pub(super) struct Latency(AtomicU64);
+pub(super) struct Latency(pub(super) AtomicU64);
 
 /// What Finagle and Envoy use for their peak EWMA: long enough to ride out a
 /// garbage collection, short enough to forget a deploy.

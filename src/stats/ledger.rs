@@ -7,8 +7,11 @@
 //! in; a set brings a table of the rows of its endpoints, which is shared from
 //! set to set while the ids are the same.
 
+use std::hint;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::gauges::{Cost, Gauges};
+use super::latency::Latency;
 use super::stripe::Stripe;
 use super::{EndpointStats, Outcome, Recent, Totals};
 use crate::sync::Slot;
@@ -29,26 +32,44 @@ impl Lane {
 }
 
 /// The counters of 32 endpoints: a lane for each slot that a machine may have,
-/// of which those that are never used are never touched.
+/// of which those that are never used are never touched. What time tells of the
+/// endpoints is no thread's own: it is written every 16 us at most.
 #[derive(Debug)]
-struct Page([Lane; Slot::MOST]);
+struct Page {
+    lanes: [Lane; Slot::MOST],
+    latency: [Latency; ROWS],
+    costs: [Cost; ROWS],
+}
 
 impl Page {
     fn new() -> Arc<Self> {
-        Arc::new(Self(std::array::from_fn(|_| Lane::new())))
+        Arc::new(Self {
+            lanes: std::array::from_fn(|_| Lane::new()),
+            latency: std::array::from_fn(|_| Latency::default()),
+            costs: std::array::from_fn(|_| Cost::default()),
+        })
     }
 
     #[inline]
     fn stripe(&self, row: u32, slot: Slot) -> &Stripe {
         // Reduced, which changes nothing and spares the bounds' checks.
-        let lane = &self.0[usize::from(slot.stripe) % Slot::MOST];
+        let lane = &self.lanes[usize::from(slot.stripe) % Slot::MOST];
         &lane.0[row as usize % ROWS]
+    }
+
+    #[inline]
+    fn gauges(&self, row: u32) -> Gauges<'_> {
+        let at = row as usize % ROWS;
+        Gauges {
+            latency: &self.latency[at],
+            cost: &self.costs[at],
+        }
     }
 
     #[inline]
     fn in_flight(&self, row: u32, in_use: usize) -> u32 {
         let at = row as usize % ROWS;
-        let lane = |i: usize| self.0[i].0[at].in_flight();
+        let lane = |i: usize| self.lanes[i].0[at].in_flight();
         // One or two threads that pick are common, and a loop for so few costs
         // more than what it adds up.
         let sum = match in_use {
@@ -70,7 +91,7 @@ impl Page {
 
     fn stripes(&self, row: u32) -> impl Iterator<Item = &Stripe> {
         let at = row as usize % ROWS;
-        self.0.iter().map(move |lane| &lane.0[at])
+        self.lanes.iter().map(move |lane| &lane.0[at])
     }
 }
 
@@ -117,6 +138,11 @@ impl Row {
             stripe.add_to(&mut totals);
         }
         totals
+    }
+
+    #[inline]
+    pub(super) fn gauges(&self) -> Gauges<'_> {
+        self.page.gauges(self.number)
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -185,6 +211,7 @@ impl Ledger {
             // Whoever counted here has let go of the row, and the mutex makes
             // what they wrote happen before this.
             row.page.stripes(number).for_each(Stripe::reset);
+            row.gauges().reset();
         }
         EndpointStats::new(row, Arc::clone(&self.recent))
     }
@@ -253,6 +280,13 @@ impl Counters {
         }
     }
 
+    /// What time tells of the endpoint at that position.
+    #[inline]
+    pub(crate) fn gauges(&self, position: u32) -> Option<Gauges<'_>> {
+        let (page, row) = self.page(position)?;
+        Some(page.gauges(row))
+    }
+
     /// Whether calls are to be counted in a total, too. That is left to the caller, since few
     /// strategies ask for it, and the others' calls should not have to look.
     pub(crate) fn has_total(&self) -> bool {
@@ -298,31 +332,47 @@ impl Counters {
     }
 
     /// Begins a call at the second of two positions if that one is better by
-    /// their calls in flight, else at the first, and tells which.
+    /// what is read of both, else at the first, and tells which.
     #[inline]
-    pub(crate) fn begin_at_better(
+    pub(crate) fn begin_at_better<T>(
         &self,
-        first: u32,
-        second: u32,
-        stripes: FewStripes,
+        (first, second): (u32, u32),
         slot: Slot,
-        second_is_better: impl FnOnce(u32, u32) -> bool,
+        read: impl Fn(Place<'_>) -> T,
+        second_is_better: impl FnOnce(T, T) -> bool,
     ) -> u32 {
         let (Some(one), Some(other)) = (self.page(first), self.page(second)) else {
             return first;
         };
-        let in_flight = |(page, row): (&Page, u32)| match stripes {
-            FewStripes::One => page.in_flight(row, 1),
-            FewStripes::Two => page.in_flight(row, 2),
-        };
-        let (b, a) = (in_flight(other), in_flight(one));
-        let ((page, row), chosen) = if second_is_better(a, b) {
-            (other, second)
-        } else {
-            (one, first)
-        };
+        let read = |(page, row): (&Page, u32)| read(Place { page, row });
+        let (b, a) = (read(other), read(one));
+        let ((page, row), chosen) =
+            hint::select_unpredictable(second_is_better(a, b), (other, second), (one, first));
         page.stripe(row, slot).begin(slot);
         chosen
+    }
+}
+
+/// Where an endpoint's counters are.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    page: &'a Page,
+    row: u32,
+}
+
+impl<'a> Place<'a> {
+    /// The calls in flight there.
+    #[inline]
+    pub(crate) fn in_flight(self, stripes: FewStripes) -> u32 {
+        match stripes {
+            FewStripes::One => self.page.in_flight(self.row, 1),
+            FewStripes::Two => self.page.in_flight(self.row, 2),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn gauges(self) -> Gauges<'a> {
+        self.page.gauges(self.row)
     }
 }
 

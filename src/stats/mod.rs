@@ -13,6 +13,7 @@
 //! absence forgets nothing.
 
 mod accrual;
+mod gauges;
 mod latency;
 mod ledger;
 mod level;
@@ -29,7 +30,8 @@ use std::time::Duration;
 
 pub use accrual::Streaks;
 pub(crate) use accrual::{Accrual, Trial};
-pub(crate) use ledger::{Counters, FewStripes, Ledger};
+pub(crate) use gauges::Gauges;
+pub(crate) use ledger::{Counters, FewStripes, Ledger, Place};
 pub use outcome::Outcome;
 pub(crate) use recent::{Entry, Recent};
 pub(crate) use reported::Held;
@@ -37,11 +39,8 @@ pub(crate) use reported::Held;
 use crate::load::LoadReport;
 use crate::sync::Slot;
 use crate::time::Timestamp;
-use latency::Latency;
 use ledger::Row;
-use peak::Peak;
 use reported::Reported;
-use trouble::Trouble;
 
 /// The live figures of one endpoint, shared by all who refer to it.
 #[derive(Clone, Debug)]
@@ -51,9 +50,6 @@ pub struct EndpointStats(Arc<Figures>);
 struct Figures {
     key: NodeKey,
     row: Row,
-    latency: Latency,
-    peak: Peak,
-    trouble: Trouble,
     reported: Reported,
     recent: Arc<Recent>,
     accrual: Accrual,
@@ -76,9 +72,6 @@ impl EndpointStats {
         Self(Arc::new(Figures {
             key: NodeKey::next(),
             row,
-            latency: Latency::default(),
-            peak: Peak::default(),
-            trouble: Trouble::default(),
             reported: Reported::default(),
             recent,
             accrual: Accrual::default(),
@@ -114,13 +107,13 @@ impl EndpointStats {
     /// calls); none before the first.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
-        self.0.latency.mean()
+        self.gauges().latency.mean()
     }
 
-    /// The mean latency in nanoseconds, which falls while no call ends; 0 where none is known.
+    /// What time tells of it.
     #[inline]
-    pub(crate) fn falling_latency(&self, now: Timestamp) -> f32 {
-        self.0.latency.falling(now)
+    pub(crate) fn gauges(&self) -> Gauges<'_> {
+        self.0.row.gauges()
     }
 
     /// Failures in a row, up to now.
@@ -145,32 +138,6 @@ impl EndpointStats {
 
     pub(crate) fn end(&self, slot: Slot, outcome: Outcome) {
         self.0.row.end(slot, outcome);
-    }
-
-    /// Takes in that an answer took so many nanoseconds.
-    #[inline]
-    pub(crate) fn took(&self, nanos: u64, now: Timestamp) {
-        self.0.latency.record(nanos, now);
-    }
-
-    /// What a call costs, in nanoseconds, by the peaks of latency and by
-    /// failures; 0 where that is not known, or not recorded.
-    #[inline]
-    pub(crate) fn peak_cost(&self, now: Timestamp) -> f32 {
-        self.0.peak.cost(now)
-    }
-
-    /// Takes in what a call cost that took so many nanoseconds, failed or not.
-    #[inline]
-    pub(crate) fn cost(&self, nanos: u64, failed: bool, now: Timestamp) {
-        self.0.peak.record(nanos, failed, now);
-        self.0.trouble.record(failed, now);
-    }
-
-    /// How likely the next call fails, in 0..=1, by those that did; 0 where that is not recorded.
-    #[inline]
-    pub(crate) fn trouble(&self, now: Timestamp) -> f32 {
-        self.0.trouble.share(now)
     }
 
     /// Takes in what the server said of its load when it answered a call that is still counted

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// reader writes nothing. Cost (an `f32` of nanoseconds) and the time of its
 /// last sample share one word, as in [`Latency`](super::latency::Latency).
 #[derive(Debug, Default)]
-pub(super) struct Peak(AtomicU64);
+pub(super) struct Peak(pub(super) AtomicU64);
 
 /// What a failed call counts as at least: so an endpoint that fails fast is
 /// never the fastest. With 1 s, one of a hundred that fails within a
@@ -35,25 +35,38 @@ impl Peak {
     }
 
     /// Takes in a call that took so many nanoseconds. Wait-free but for retries
-    /// while other threads record to the same endpoint.
+    /// while other threads record peaks of the same endpoint.
+    ///
+    /// Of two peaks at the same moment the higher one stays. A sample below the
+    /// peak is written as it is, and may undo what another thread takes in within
+    /// the same nanoseconds: so rare that the next call sets it right, where a
+    /// locked instruction for each call would cost as much as the rest of this.
     #[inline]
     pub(super) fn record(&self, nanos: u64, failed: bool, now: Timestamp) {
         let nanos = if failed { nanos.max(FAILURE) } else { nanos };
         let sample = sample_of(nanos);
         let tick = tick_of(now);
+        let (cost, last) = unpack(self.0.load(Ordering::Relaxed));
+        let elapsed = elapsed(last, tick);
+        if sample > cost {
+            self.rise(sample, tick);
+        } else if elapsed > 0 {
+            let next = cost + (sample - cost) * gain(elapsed);
+            let next = pack(next, last.wrapping_add(elapsed));
+            self.0.store(next, Ordering::Relaxed);
+        }
+        // Within the tick it has no weight, and the line is spared.
+    }
+
+    #[inline(never)]
+    fn rise(&self, sample: f32, tick: u32) {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let (cost, last) = unpack(word);
-            let elapsed = elapsed(last, tick);
-            let next = if sample > cost {
-                sample
-            } else if elapsed == 0 {
-                // It has no weight, and the line is spared.
+            if sample <= cost {
                 return;
-            } else {
-                cost + (sample - cost) * gain(elapsed)
-            };
-            let next = pack(next, last.wrapping_add(elapsed));
+            }
+            let next = pack(sample, last.wrapping_add(elapsed(last, tick)));
             match self
                 .0
                 .compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed)

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// The share (an `f32`, below 0 when the last call failed) and the time it was computed at share
 /// one word.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(AtomicU64);
+pub(super) struct Trouble(pub(super) AtomicU64);
 
 /// Nothing is known.
 const NONE: u64 = 0;

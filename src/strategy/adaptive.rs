@@ -142,10 +142,10 @@ impl Scored {
         let stats = self.view.node(index).stats();
         Candidate {
             index,
-            latency: stats.falling_latency(now),
+            latency: stats.gauges().falling_latency(now),
             own: self.view.in_flight(index) as f32,
             held: stats.held(now),
-            trouble: stats.trouble(now),
+            trouble: stats.gauges().trouble(now),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Draws from a weighted set in constant time.
 
-use crate::rng::Rng;
+use std::sync::Arc;
+
+use crate::rng::{Bits, Rng};
 use crate::view::{NodeIndex, View};
 
 /// Draws nodes in proportion to their weights: uniformly where all are equal,
@@ -9,10 +11,15 @@ use crate::view::{NodeIndex, View};
 /// so a draw is a column and a coin.
 pub(super) enum WeightedDraw {
     Uniform(u32),
-    Alias(Box<[Column]>),
+    Alias(Alias),
 }
 
-pub(super) struct Column {
+/// The table of a draw by unequal weights; cloning shares it.
+#[derive(Clone, Debug)]
+pub(crate) struct Alias(Arc<[Column]>);
+
+#[derive(Debug)]
+struct Column {
     /// Of 2^32 coins, how many stay with this column's own node. All of them
     /// do in a column that was never split, whose alias is itself.
     keep: u32,
@@ -54,23 +61,14 @@ impl WeightedDraw {
                 small.push(rich);
             }
         }
-        Self::Alias(columns.into())
+        Self::Alias(Alias(columns.into()))
     }
 
     #[inline]
     pub(super) fn draw(&self, rng: &mut Rng) -> NodeIndex {
         match self {
             Self::Uniform(n) => rng.below(*n),
-            Self::Alias(columns) => {
-                let bits = rng.bits();
-                let at = ((bits >> 32) * columns.len() as u64) >> 32;
-                let column = &columns[at as usize];
-                if (bits as u32) < column.keep {
-                    at as NodeIndex
-                } else {
-                    column.alias
-                }
-            }
+            Self::Alias(alias) => alias.draw(Bits(rng.bits())),
         }
     }
 
@@ -81,6 +79,36 @@ impl WeightedDraw {
         // With the first drawn by weight, even one node of nine tenths of all
         // weight comes eight times in a row in 43 % of such draws only, and
         // then the caller's fallback, that very node, is the right answer.
-        (0..8).map(|_| self.draw(rng)).find(|&index| index != first)
+        (0..TRIES)
+            .map(|_| self.draw(rng))
+            .find(|&index| index != first)
+    }
+}
+
+/// How often another node than the first is tried to be drawn.
+const TRIES: u32 = 8;
+
+impl Alias {
+    /// The half of the bits that choose the column leave the other for its coin.
+    #[inline]
+    pub(super) fn draw(&self, bits: Bits) -> NodeIndex {
+        let at = bits.below(self.0.len() as u32);
+        // There always is one; without a way to panic, a pick needs no stack.
+        match self.0.get(at as usize) {
+            Some(column) if bits.0 as u32 >= column.keep => column.alias,
+            _ => at,
+        }
+    }
+
+    /// As [`WeightedDraw::draw_other`].
+    #[inline]
+    pub(super) fn draw_other(
+        &self,
+        first: NodeIndex,
+        mut bits: impl FnMut() -> Bits,
+    ) -> Option<NodeIndex> {
+        (0..TRIES)
+            .map(|_| self.draw(bits()))
+            .find(|&index| index != first)
     }
 }

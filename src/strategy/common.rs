@@ -1,7 +1,7 @@
 //! The choices that are made most, without a call through a pointer.
 //!
-//! Endpoints of equal weight, of which the call has tried none: that is nearly
-//! every pick there is. A balancer makes these in place, where what the choice
+//! Endpoints of which the call has tried none: that is nearly every pick there
+//! is. A balancer makes these in place, where what the choice
 //! reads and writes stays in registers; the call through a pointer, and what is
 //! written to memory for it and read back, would be a third of the pick.
 //! Whatever takes a call after all, such as to add up the stripes of many
@@ -9,10 +9,12 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::sync::Arc;
 
+use super::alias::Alias;
 use super::{PickContext, PickOptions, Picker, p2c, random, round_robin};
 use crate::rng::{Bits, Rng};
-use crate::stats::{Counters, FewStripes};
+use crate::stats::{Counters, FewStripes, Place};
 use crate::sync::Slot;
 use crate::time::Timestamp;
 use crate::view::NodeIndex;
@@ -66,8 +68,74 @@ impl Common {
                 let few = FewStripes::in_use()?;
                 let (first, second) = memory.draw().two_below(n);
                 let (first, second) = (start + first, start + second);
-                let fewer = |a, b| b < a;
-                return Some(counters.begin_at_better(first, second, few, slot, fewer));
+                let read = |place: Place<'_>| place.in_flight(few);
+                return Some(counters.begin_at_better((first, second), slot, read, |a, b| b < a));
+            }
+        };
+        counters.begin(node, slot);
+        Some(node)
+    }
+}
+
+/// A choice among nodes of different weights, with the table that it is made by.
+#[derive(Clone, Debug)]
+pub(crate) enum CommonByWeight {
+    RoundRobin(Arc<[u16]>),
+    Random(Alias),
+    P2c(Alias),
+}
+
+impl CommonByWeight {
+    /// As [`Common::of`].
+    pub(crate) fn of(picker: &dyn Picker) -> Option<Self> {
+        let picker: &dyn Any = picker;
+        if let Some(picker) = picker.downcast_ref::<round_robin::Weighted>() {
+            picker.stride().cloned().map(Self::RoundRobin)
+        } else if let Some(picker) = picker.downcast_ref::<random::Weighted>() {
+            picker.alias().cloned().map(Self::Random)
+        } else if let Some(picker) = picker.downcast_ref::<p2c::Weighted>() {
+            picker.alias().cloned().map(Self::P2c)
+        } else {
+            None
+        }
+    }
+
+    /// Picks one of the first endpoints that are counted there, of these
+    /// weights, and begins the call, as [`Common::begin`] does.
+    #[inline]
+    pub(crate) fn begin(
+        &self,
+        weights: &[u32],
+        counters: &Counters,
+        slot: Slot,
+        memory: &Memory,
+    ) -> Option<NodeIndex> {
+        let node = match self {
+            Self::RoundRobin(strides) => {
+                let mut cursor = memory.cursor.get();
+                let stride = |at| strides.get(at).copied().unwrap_or(u16::MAX);
+                let node = round_robin::stride(strides.len(), stride, &mut cursor);
+                memory.cursor.set(cursor);
+                node
+            }
+            Self::Random(alias) => alias.draw(memory.draw()),
+            Self::P2c(alias) => {
+                let few = FewStripes::in_use()?;
+                let first = alias.draw(memory.draw());
+                match alias.draw_other(first, || memory.draw()) {
+                    Some(second) => {
+                        let weight = |node: NodeIndex| {
+                            let weight = weights.get(node as usize);
+                            weight.copied().map_or(1, u64::from)
+                        };
+                        let (one, other) = (weight(first), weight(second));
+                        let read = |place: Place<'_>| u64::from(place.in_flight(few));
+                        let lighter = |a, b| b * one < a * other;
+                        let two = (first, second);
+                        return Some(counters.begin_at_better(two, slot, read, lighter));
+                    }
+                    None => first,
+                }
             }
         };
         counters.begin(node, slot);

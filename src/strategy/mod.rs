@@ -85,7 +85,7 @@ use std::sync::Arc;
 
 pub use adaptive::Adaptive;
 pub use block_hrw::BlockHrw;
-pub(crate) use common::{Common, Memory, Turns};
+pub(crate) use common::{Common, CommonByWeight, Memory, Turns};
 pub use context::{PickContext, PickOptions};
 pub use keyed::MissingKey;
 pub use least_conn::LeastConn;

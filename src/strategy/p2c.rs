@@ -1,6 +1,6 @@
 //! The better of two.
 
-use super::alias::WeightedDraw;
+use super::alias::{Alias, WeightedDraw};
 use super::random::draw_untried;
 use super::{BoxPicker, PickContext, Picker, Strategy, peak_ewma};
 use crate::view::{NodeIndex, View};
@@ -101,6 +101,15 @@ impl Picker for Uniform {
 pub(super) struct Weighted {
     view: View,
     draw: WeightedDraw,
+}
+
+impl Weighted {
+    pub(super) fn alias(&self) -> Option<&Alias> {
+        match &self.draw {
+            WeightedDraw::Uniform(_) => None,
+            WeightedDraw::Alias(alias) => Some(alias),
+        }
+    }
 }
 
 impl Picker for Weighted {

@@ -6,10 +6,10 @@ use super::alias::WeightedDraw;
 use super::common::Memory;
 use super::random::draw_untried;
 use super::{BoxPicker, PickContext, Picker};
-use crate::stats::FewStripes;
+use crate::stats::{Counters, FewStripes, Place};
 use crate::sync::Slot;
 use crate::time::Timestamp;
-use crate::view::{NodeIndex, Roster, View};
+use crate::view::{NodeIndex, View};
 
 /// The picker of [`P2c::peak_ewma`](super::P2c::peak_ewma). O(n).
 pub(super) fn build(view: &View) -> BoxPicker {
@@ -48,20 +48,17 @@ pub(crate) fn is_peak_ewma(picker: &dyn Picker) -> bool {
 #[inline]
 pub(crate) fn begin_at_cheaper(
     n: u32,
-    roster: &Roster,
+    counters: &Counters,
     (stripes, slot): (FewStripes, Slot),
     memory: &Memory,
     now: Timestamp,
 ) -> NodeIndex {
-    let (first, second) = memory.draw().two_below(n);
-    let cost = |index: NodeIndex| {
-        let stats = roster.stats.get(index as usize);
-        stats.map_or(0.0, |stats| stats.peak_cost(now))
+    let two = memory.draw().two_below(n);
+    let read = |place: Place<'_>| {
+        let others = f64::from(place.in_flight(stripes));
+        load(place.gauges().peak_cost(now), others)
     };
-    let counters = &roster.counters;
-    counters.begin_at_better(first, second, stripes, slot, |a, b| {
-        load(cost(second), f64::from(b)) < load(cost(first), f64::from(a))
-    })
+    counters.begin_at_better(two, slot, read, |a, b| b < a)
 }
 
 struct Weighted {
@@ -88,7 +85,7 @@ impl Weighted {
     fn load(&self, index: NodeIndex, in_flight: u32, now: Timestamp) -> f64 {
         let node = self.view.node(index);
         let others = f64::from(in_flight) * self.mean_weight / f64::from(node.weight());
-        load(node.stats().peak_cost(now), others)
+        load(node.stats().gauges().peak_cost(now), others)
     }
 
     /// The first of two that are equal, so that a service of which nothing is known gets its calls

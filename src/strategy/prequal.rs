@@ -203,10 +203,10 @@ impl Probed {
         let said = stats.held(now)?;
         let own = self.view.in_flight(index) as f32;
         let latency = match stats.reported_latency() {
-            0.0 => stats.falling_latency(now),
+            0.0 => stats.gauges().falling_latency(now),
             latency => latency,
         };
-        let failures = stats.trouble(now) * FAILURE / latency.max(1.0);
+        let failures = stats.gauges().trouble(now) * FAILURE / latency.max(1.0);
         let held = (said.calls + own - said.own as f32).max(own);
         Some(Candidate {
             entry,
@@ -318,6 +318,7 @@ impl Picker for Probed {
 mod tests {
     use super::*;
     use crate::Endpoint;
+    use crate::Outcome;
     use crate::load::LoadReport;
     use crate::strategy::PickOptions;
 
@@ -429,8 +430,12 @@ mod tests {
             fleet.report(index, held, 10.0, 900);
         }
         let stats = fleet.view.node(0).stats();
-        stats.cost(1_000_000, true, at(950));
-        stats.cost(1_000_000, true, at(951));
+        stats
+            .gauges()
+            .ended(1_000_000, Outcome::ServerError, true, at(950));
+        stats
+            .gauges()
+            .ended(1_000_000, Outcome::ServerError, true, at(951));
         assert_eq!(fleet.pick(), 1, "the first fails");
     }
 

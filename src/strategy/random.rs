@@ -1,6 +1,6 @@
 //! Random choice.
 
-use super::alias::WeightedDraw;
+use super::alias::{Alias, WeightedDraw};
 use super::{BoxPicker, PickContext, Picker, Strategy};
 use crate::view::{NodeIndex, View};
 
@@ -54,6 +54,15 @@ impl Picker for Uniform {
 pub(super) struct Weighted {
     view: View,
     draw: WeightedDraw,
+}
+
+impl Weighted {
+    pub(super) fn alias(&self) -> Option<&Alias> {
+        match &self.draw {
+            WeightedDraw::Uniform(_) => None,
+            WeightedDraw::Alias(alias) => Some(alias),
+        }
+    }
 }
 
 impl Picker for Weighted {

@@ -1,5 +1,7 @@
 //! Each in turn.
 
+use std::sync::Arc;
+
 use super::{BoxPicker, PickContext, Picker, Strategy};
 use crate::view::{NodeIndex, View};
 
@@ -53,9 +55,18 @@ impl Picker for Equal {
     }
 }
 
-struct Weighted {
+pub(super) struct Weighted {
     view: View,
     turn: Turn,
+}
+
+impl Weighted {
+    pub(super) fn stride(&self) -> Option<&Arc<[u16]>> {
+        match &self.turn {
+            Turn::Equal(_) => None,
+            Turn::Stride(weights) => Some(weights),
+        }
+    }
 }
 
 impl Picker for Weighted {
@@ -68,7 +79,7 @@ impl Picker for Weighted {
 /// Whose turn it is.
 pub(super) enum Turn {
     Equal(u32),
-    Stride(Box<[u16]>),
+    Stride(Arc<[u16]>),
 }
 
 impl Turn {
