@@ -4,6 +4,9 @@
 //! `p2c_peak_ewma`, `adaptive`, `prequal` and `load_weighted`, which read it);
 //! `pick_latency/STRATEGY/N` is `pick()` and `finish(Success)` with latency
 //! recorded, which is two clock reads and one update of the average;
+//! `pick_weighted/STRATEGY/N` is the first with weights from 1 to 7, where `random`
+//! draws from an alias table and `round_robin` strides: beside `pick/round_robin`,
+//! whose choice is one addition, it shows what the choice costs above the guard;
 //! `pick_busy/STRATEGY/N` is the first with one call in flight on every
 //! endpoint; `pick_everything/STRATEGY/N` is the first with two zones, two
 //! levels and an endpoint ejected, `STRATEGY_ramping` the same while one ramps
@@ -14,7 +17,7 @@ mod common;
 mod everything;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use waypost::{Outcome, Pick};
+use waypost::{Balancer, Endpoint, EndpointSet, Outcome, Pick, Updater};
 
 const STRATEGIES: [&str; 14] = [
     "round_robin",
@@ -60,6 +63,37 @@ fn pick_latency(c: &mut Criterion) {
     group.finish();
 }
 
+/// With weights from 1 to 7.
+fn weighted(strategy: &str, n: usize) -> (Balancer, Updater) {
+    let (balancer, mut updater) = common::balancer(strategy, n, false);
+    let endpoint = |i: usize| {
+        let endpoint = Endpoint::builder(common::endpoint(i).address().clone());
+        let endpoint = endpoint.weight(1 + i as u32 % 7).build();
+        endpoint.expect("the weight is one")
+    };
+    updater.apply(EndpointSet::new((0..n).map(endpoint)).expect("the ids differ"));
+    (balancer, updater)
+}
+
+fn pick_weighted(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pick_weighted");
+    for strategy in [
+        "round_robin",
+        "smooth_weighted",
+        "random",
+        "p2c",
+        "least_conn",
+    ] {
+        for n in SIZES {
+            let (balancer, _updater) = weighted(strategy, n);
+            group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                b.iter(|| drop(balancer.pick()));
+            });
+        }
+    }
+    group.finish();
+}
+
 fn pick_everything(c: &mut Criterion) {
     let mut group = c.benchmark_group("pick_everything");
     for strategy in ["round_robin", "random", "p2c"] {
@@ -99,6 +133,7 @@ criterion_group!(
     common::floors,
     pick,
     pick_latency,
+    pick_weighted,
     pick_busy,
     pick_everything
 );
