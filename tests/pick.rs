@@ -139,6 +139,40 @@ fn a_guard_may_end_on_another_thread_than_it_began_on() {
     assert_eq!(counts(stats.totals()), (80, 0, 1));
 }
 
+/// However many threads pick: one, two, and more than have places of their own
+/// are added up each in another way.
+#[test]
+fn the_better_of_two_is_so_by_the_calls_of_all_threads() {
+    for strategy in [P2c::new(), P2c::peak_ewma()] {
+        let (balancer, _updater) = balancer(strategy, &[1, 1]);
+        thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for _ in 0..12 {
+                let (ask, asked) = mpsc::channel();
+                let (told, tell) = mpsc::channel();
+                let theirs = balancer.clone();
+                scope.spawn(move || {
+                    let mut held = Vec::new();
+                    for () in asked {
+                        held.push(pick(&theirs));
+                        told.send(()).expect("somebody waits");
+                    }
+                });
+                threads.push((ask, tell));
+                for (ask, tell) in threads.iter().chain(&threads) {
+                    ask.send(()).expect("the thread lives");
+                    tell.recv().expect("it picks");
+                    let [a, b] = in_flight(&balancer)[..] else {
+                        panic!("two endpoints");
+                    };
+                    assert!(a.abs_diff(b) <= 1, "{a} and {b}");
+                }
+            }
+        });
+        assert_eq!(in_flight(&balancer), [0, 0]);
+    }
+}
+
 #[test]
 fn guards_of_threads_that_ended_still_count() {
     let (balancer, stats) = one();

@@ -21,7 +21,7 @@ use super::pick::{self, Mark, Pick};
 use super::state::{Ending, Share, State};
 use crate::error::Error;
 use crate::rng::Rng;
-use crate::stats::{FewStripes, Outcome};
+use crate::stats::{Outcome, Stripes};
 use crate::strategy::{Common, Memory, PickContext, PickOptions, begin_at_cheaper};
 use crate::sync::{Lease, Slot};
 use crate::time::{Clock, Timestamp};
@@ -217,8 +217,12 @@ impl Local {
         };
         match state.in_place {
             // Apart: it needs registers that the others then need not save.
-            Some(Common::P2c) => seat.pick_in_place(Common::P2c, state, slot),
-            Some(common) => seat.pick_with(common, state, slot),
+            Some(Common::P2c) => match Stripes::in_use() {
+                Stripes::One => seat.pick_in_place(state, false, slot),
+                Stripes::Two => seat.pick_in_place(state, true, slot),
+                Stripes::Many(stripes) => seat.pick_in_place_of_many(state, stripes, slot),
+            },
+            Some(common) => seat.pick_with(common, state, (Stripes::One, slot)),
             None if state.by_cost.is_some() => seat.pick_by_cost(state, slot),
             None if state.by_weight.is_some() => seat.pick_by_weight(state, slot),
             None => seat.pick_of_shares(state, slot),
@@ -358,29 +362,39 @@ impl Seat {
     }
 
     #[inline(never)]
-    fn pick_in_place(&self, common: Common, state: Arc<State>, slot: Slot) -> Option<Pick> {
-        self.pick_with(common, state, slot)
+    fn pick_in_place(&self, state: Arc<State>, two: bool, slot: Slot) -> Option<Pick> {
+        let few = if two { Stripes::Two } else { Stripes::One };
+        self.pick_with(Common::P2c, state, (few, slot))
+    }
+
+    #[inline(never)]
+    fn pick_in_place_of_many(&self, state: Arc<State>, stripes: usize, slot: Slot) -> Option<Pick> {
+        self.pick_with(Common::P2c, state, (Stripes::Many(stripes), slot))
     }
 
     #[expect(clippy::inline_always, reason = "in place is the point")]
     #[inline(always)]
-    fn pick_with(&self, common: Common, state: Arc<State>, slot: Slot) -> Option<Pick> {
+    fn pick_with(
+        &self,
+        common: Common,
+        state: Arc<State>,
+        stripes: (Stripes, Slot),
+    ) -> Option<Pick> {
         let (n, counters, memory) = (state.first.len(), &state.roster.counters, &self.memory);
-        match common.begin((0, n), &memory.cursor, counters, slot, memory) {
+        match common.begin((0, n), &memory.cursor, counters, stripes, memory) {
             Some(node) => Some(guard(state, node)),
-            None => self.pick(state, &PickOptions::ANY, slot),
+            None => self.pick(state, &PickOptions::ANY, stripes.1),
         }
     }
 
     #[inline(never)]
     fn pick_by_weight(&self, state: Arc<State>, slot: Slot) -> Option<Pick> {
         let (roster, memory) = (&state.roster, &self.memory);
-        let begun = state
-            .by_weight
-            .as_ref()
-            .and_then(|common| common.begin(&roster.weights, &roster.counters, slot, memory));
-        match begun {
-            Some(node) => Some(guard(state, node)),
+        match &state.by_weight {
+            Some(common) => {
+                let node = common.begin(&roster.weights, &roster.counters, slot, memory);
+                Some(guard(state, node))
+            }
             None => self.pick(state, &PickOptions::ANY, slot),
         }
     }
@@ -388,7 +402,21 @@ impl Seat {
     /// Picks by what calls cost at this moment, which is when the call begins.
     #[inline(never)]
     fn pick_by_cost(&self, state: Arc<State>, slot: Slot) -> Option<Pick> {
-        let (Some(stripes), Some(clock)) = (FewStripes::in_use(), &state.by_cost) else {
+        match Stripes::in_use() {
+            Stripes::Many(stripes) => self.pick_by_cost_of_many(state, stripes, slot),
+            few => self.pick_cheaper(state, (few, slot)),
+        }
+    }
+
+    #[inline(never)]
+    fn pick_by_cost_of_many(&self, state: Arc<State>, stripes: usize, slot: Slot) -> Option<Pick> {
+        self.pick_cheaper(state, (Stripes::Many(stripes), slot))
+    }
+
+    #[expect(clippy::inline_always, reason = "as pick_with")]
+    #[inline(always)]
+    fn pick_cheaper(&self, state: Arc<State>, (stripes, slot): (Stripes, Slot)) -> Option<Pick> {
+        let Some(clock) = &state.by_cost else {
             return self.pick(state, &PickOptions::ANY, slot);
         };
         let now = clock.now();
@@ -408,7 +436,8 @@ impl Seat {
         let Share { start, len, common } = share;
         let counters = &state.roster.counters;
         let begun = common.and_then(|common| {
-            common.begin((start, len), memory.turns.of(at), counters, slot, memory)
+            let stripes = (Stripes::in_use(), slot);
+            common.begin((start, len), memory.turns.of(at), counters, stripes, memory)
         });
         match begun {
             Some(node) => Some(guard(state, node)),

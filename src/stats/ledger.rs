@@ -67,26 +67,21 @@ impl Page {
     }
 
     #[inline]
-    fn in_flight(&self, row: u32, in_use: usize) -> u32 {
+    fn in_flight(&self, row: u32, stripes: Stripes) -> u32 {
         let at = row as usize % ROWS;
         let lane = |i: usize| self.lanes[i].0[at].in_flight();
-        // One or two threads that pick are common, and a loop for so few costs
-        // more than what it adds up.
-        let sum = match in_use {
-            1 => lane(0),
-            2 => lane(0).wrapping_add(lane(1)),
-            in_use => self.sum(row, in_use),
+        let sum = match stripes {
+            Stripes::One => lane(0),
+            Stripes::Two => lane(0).wrapping_add(lane(1)),
+            Stripes::Many(in_use) => {
+                let lanes = self.lanes.iter().take(in_use);
+                lanes.fold(0_u32, |sum, lane| sum.wrapping_add(lane.0[at].in_flight()))
+            }
         };
         // A call that began under one thread and ended under another leaves +1
         // in one stripe and -1 in the next; a reader between the two may see
         // the -1 alone.
         sum.cast_signed().max(0).cast_unsigned()
-    }
-
-    #[inline(never)]
-    fn sum(&self, row: u32, in_use: usize) -> u32 {
-        let stripes = self.stripes(row).take(in_use);
-        stripes.fold(0, |sum, stripe| sum.wrapping_add(stripe.in_flight()))
     }
 
     fn stripes(&self, row: u32) -> impl Iterator<Item = &Stripe> {
@@ -129,7 +124,7 @@ pub(super) struct Row {
 impl Row {
     #[inline]
     pub(super) fn in_flight(&self) -> u32 {
-        self.page.in_flight(self.number, Slot::in_use())
+        self.page.in_flight(self.number, Stripes::in_use())
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -315,7 +310,9 @@ impl Counters {
     #[inline]
     pub(crate) fn in_flight(&self, position: u32) -> u32 {
         let page = self.page(position);
-        page.map_or(u32::MAX, |(page, row)| page.in_flight(row, Slot::in_use()))
+        page.map_or(u32::MAX, |(page, row)| {
+            page.in_flight(row, Stripes::in_use())
+        })
     }
 
     /// The calls in flight at two positions; more than there ever are where
@@ -324,30 +321,32 @@ impl Counters {
     pub(crate) fn two_in_flight(&self, first: u32, second: u32) -> (u32, u32) {
         match (self.page(first), self.page(second)) {
             (Some((first, a)), Some((second, b))) => {
-                let in_use = Slot::in_use();
-                (first.in_flight(a, in_use), second.in_flight(b, in_use))
+                let stripes = Stripes::in_use();
+                (first.in_flight(a, stripes), second.in_flight(b, stripes))
             }
             _ => (u32::MAX, u32::MAX),
         }
     }
 
     /// Begins a call at the second of two positions if that one is better by
-    /// what is read of both, else at the first, and tells which.
-    #[inline]
+    /// what is read of both, else at the first, and tells which. The second is
+    /// read when it is asked for: its counters may be another core's by now.
+    #[expect(clippy::inline_always, reason = "a call would need a stack")]
+    #[inline(always)]
     pub(crate) fn begin_at_better<T>(
         &self,
         (first, second): (u32, u32),
         slot: Slot,
         read: impl Fn(Place<'_>) -> T,
-        second_is_better: impl FnOnce(T, T) -> bool,
+        second_is_better: impl FnOnce(T, &dyn Fn() -> T) -> bool,
     ) -> u32 {
         let (Some(one), Some(other)) = (self.page(first), self.page(second)) else {
             return first;
         };
         let read = |(page, row): (&Page, u32)| read(Place { page, row });
-        let (b, a) = (read(other), read(one));
+        let second_is_better = second_is_better(read(one), &|| read(other));
         let ((page, row), chosen) =
-            hint::select_unpredictable(second_is_better(a, b), (other, second), (one, first));
+            hint::select_unpredictable(second_is_better, (other, second), (one, first));
         page.stripe(row, slot).begin(slot);
         chosen
     }
@@ -363,11 +362,8 @@ pub(crate) struct Place<'a> {
 impl<'a> Place<'a> {
     /// The calls in flight there.
     #[inline]
-    pub(crate) fn in_flight(self, stripes: FewStripes) -> u32 {
-        match stripes {
-            FewStripes::One => self.page.in_flight(self.row, 1),
-            FewStripes::Two => self.page.in_flight(self.row, 2),
-        }
+    pub(crate) fn in_flight(self, stripes: Stripes) -> u32 {
+        self.page.in_flight(self.row, stripes)
     }
 
     #[inline]
@@ -376,21 +372,22 @@ impl<'a> Place<'a> {
     }
 }
 
-/// So few stripes in use that they are added up in place.
+/// How many stripes a reader adds up. One or two threads that pick are common, and
+/// a loop for so few costs more than what it adds up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum FewStripes {
+pub(crate) enum Stripes {
     One,
     Two,
+    Many(usize),
 }
 
-impl FewStripes {
-    /// None where there are more.
+impl Stripes {
     #[inline]
-    pub(crate) fn in_use() -> Option<Self> {
+    pub(crate) fn in_use() -> Self {
         match Slot::in_use() {
-            1 => Some(Self::One),
-            2 => Some(Self::Two),
-            _ => None,
+            1 => Self::One,
+            2 => Self::Two,
+            in_use => Self::Many(in_use),
         }
     }
 }

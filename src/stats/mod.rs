@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use accrual::Streaks;
 pub(crate) use accrual::{Accrual, Trial};
 pub(crate) use gauges::Gauges;
-pub(crate) use ledger::{Counters, FewStripes, Ledger, Place};
+pub(crate) use ledger::{Counters, Ledger, Place, Stripes};
 pub use outcome::Outcome;
 pub(crate) use recent::{Entry, Recent};
 pub(crate) use reported::Held;

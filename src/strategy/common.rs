@@ -4,8 +4,8 @@
 //! is. A balancer makes these in place, where what the choice
 //! reads and writes stays in registers; the call through a pointer, and what is
 //! written to memory for it and read back, would be a third of the pick.
-//! Whatever takes a call after all, such as to add up the stripes of many
-//! threads, is left to the picker: a function that calls nothing needs no stack.
+//! Whatever takes a call after all is left to the picker: a function that calls
+//! nothing needs no stack.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::alias::Alias;
 use super::{PickContext, PickOptions, Picker, p2c, random, round_robin};
 use crate::rng::{Bits, Rng};
-use crate::stats::{Counters, FewStripes, Place};
+use crate::stats::{Counters, Place, Stripes};
 use crate::sync::Slot;
 use crate::time::Timestamp;
 use crate::view::NodeIndex;
@@ -54,7 +54,7 @@ impl Common {
         (start, n): (u32, u32),
         turn: &Cell<u64>,
         counters: &Counters,
-        slot: Slot,
+        (stripes, slot): (Stripes, Slot),
         memory: &Memory,
     ) -> Option<NodeIndex> {
         let node = match self {
@@ -65,11 +65,11 @@ impl Common {
             }
             Self::Random => start + memory.draw().below(n),
             Self::P2c => {
-                let few = FewStripes::in_use()?;
                 let (first, second) = memory.draw().two_below(n);
                 let (first, second) = (start + first, start + second);
-                let read = |place: Place<'_>| place.in_flight(few);
-                return Some(counters.begin_at_better((first, second), slot, read, |a, b| b < a));
+                let read = |place: Place<'_>| place.in_flight(stripes);
+                let fewer = |a, b: &dyn Fn() -> u32| a > 0 && b() < a;
+                return Some(counters.begin_at_better((first, second), slot, read, fewer));
             }
         };
         counters.begin(node, slot);
@@ -101,7 +101,7 @@ impl CommonByWeight {
     }
 
     /// Picks one of the first endpoints that are counted there, of these
-    /// weights, and begins the call, as [`Common::begin`] does.
+    /// weights, and begins the call.
     #[inline]
     pub(crate) fn begin(
         &self,
@@ -109,7 +109,7 @@ impl CommonByWeight {
         counters: &Counters,
         slot: Slot,
         memory: &Memory,
-    ) -> Option<NodeIndex> {
+    ) -> NodeIndex {
         let node = match self {
             Self::RoundRobin(strides) => {
                 let mut cursor = memory.cursor.get();
@@ -120,7 +120,7 @@ impl CommonByWeight {
             }
             Self::Random(alias) => alias.draw(memory.draw()),
             Self::P2c(alias) => {
-                let few = FewStripes::in_use()?;
+                let stripes = Stripes::in_use();
                 let first = alias.draw(memory.draw());
                 match alias.draw_other(first, || memory.draw()) {
                     Some(second) => {
@@ -129,17 +129,17 @@ impl CommonByWeight {
                             weight.copied().map_or(1, u64::from)
                         };
                         let (one, other) = (weight(first), weight(second));
-                        let read = |place: Place<'_>| u64::from(place.in_flight(few));
-                        let lighter = |a, b| b * one < a * other;
+                        let read = |place: Place<'_>| u64::from(place.in_flight(stripes));
+                        let lighter = |a, b: &dyn Fn() -> u64| a > 0 && b() * one < a * other;
                         let two = (first, second);
-                        return Some(counters.begin_at_better(two, slot, read, lighter));
+                        return counters.begin_at_better(two, slot, read, lighter);
                     }
                     None => first,
                 }
             }
         };
         counters.begin(node, slot);
-        Some(node)
+        node
     }
 }
 

@@ -93,8 +93,11 @@ impl Picker for Uniform {
         }
         let view = &self.0.view;
         let (first, second) = context.rng().two_below(view.len());
-        let (a, b) = view.two_in_flight(first, second);
-        Some(if b < a { second } else { first })
+        // An idle one cannot be beaten, and so the other's counters, which may be
+        // another core's by now, need not be read.
+        let busy = view.in_flight(first);
+        let fewer = busy > 0 && view.in_flight(second) < busy;
+        Some(if fewer { second } else { first })
     }
 }
 
@@ -130,7 +133,11 @@ impl Weighted {
     /// Compares in-flight calls per unit of weight, without a division.
     fn lighter(&self, first: NodeIndex, second: NodeIndex) -> NodeIndex {
         let view = &self.view;
-        let (a, b) = view.two_in_flight(first, second);
+        let a = view.in_flight(first);
+        if a == 0 {
+            return first;
+        }
+        let b = view.in_flight(second);
         let load_a = u64::from(a) * u64::from(view.weight(second));
         let load_b = u64::from(b) * u64::from(view.weight(first));
         if load_b < load_a { second } else { first }

@@ -6,7 +6,7 @@ use super::alias::WeightedDraw;
 use super::common::Memory;
 use super::random::draw_untried;
 use super::{BoxPicker, PickContext, Picker};
-use crate::stats::{Counters, FewStripes, Place};
+use crate::stats::{Counters, Place, Stripes};
 use crate::sync::Slot;
 use crate::time::Timestamp;
 use crate::view::{NodeIndex, View};
@@ -49,7 +49,7 @@ pub(crate) fn is_peak_ewma(picker: &dyn Picker) -> bool {
 pub(crate) fn begin_at_cheaper(
     n: u32,
     counters: &Counters,
-    (stripes, slot): (FewStripes, Slot),
+    (stripes, slot): (Stripes, Slot),
     memory: &Memory,
     now: Timestamp,
 ) -> NodeIndex {
@@ -58,7 +58,7 @@ pub(crate) fn begin_at_cheaper(
         let others = f64::from(place.in_flight(stripes));
         load(place.gauges().peak_cost(now), others)
     };
-    counters.begin_at_better(two, slot, read, |a, b| b < a)
+    counters.begin_at_better(two, slot, read, |a, b| b() < a)
 }
 
 struct Weighted {
