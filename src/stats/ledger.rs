@@ -330,21 +330,28 @@ impl Counters {
 
     /// Begins a call at the second of two positions if that one is better by
     /// what is read of both, else at the first, and tells which. The second is
-    /// read when it is asked for: its counters may be another core's by now.
+    /// not read where the first cannot be beaten: its counters may be another
+    /// core's by now.
     #[expect(clippy::inline_always, reason = "a call would need a stack")]
     #[inline(always)]
-    pub(crate) fn begin_at_better<T>(
+    pub(crate) fn begin_at_better<T: Copy>(
         &self,
         (first, second): (u32, u32),
         slot: Slot,
         read: impl Fn(Place<'_>) -> T,
-        second_is_better: impl FnOnce(T, &dyn Fn() -> T) -> bool,
+        is_best: impl FnOnce(T) -> bool,
+        second_is_better: impl FnOnce(T, T) -> bool,
     ) -> u32 {
         let (Some(one), Some(other)) = (self.page(first), self.page(second)) else {
             return first;
         };
         let read = |(page, row): (&Page, u32)| read(Place { page, row });
-        let second_is_better = second_is_better(read(one), &|| read(other));
+        let a = read(one);
+        if is_best(a) {
+            one.0.stripe(one.1, slot).begin(slot);
+            return first;
+        }
+        let second_is_better = second_is_better(a, read(other));
         let ((page, row), chosen) =
             hint::select_unpredictable(second_is_better, (other, second), (one, first));
         page.stripe(row, slot).begin(slot);

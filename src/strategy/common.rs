@@ -68,8 +68,8 @@ impl Common {
                 let (first, second) = memory.draw().two_below(n);
                 let (first, second) = (start + first, start + second);
                 let read = |place: Place<'_>| place.in_flight(stripes);
-                let fewer = |a, b: &dyn Fn() -> u32| a > 0 && b() < a;
-                return Some(counters.begin_at_better((first, second), slot, read, fewer));
+                let (idle, fewer) = (|a| a == 0, |a, b| b < a);
+                return Some(counters.begin_at_better((first, second), slot, read, idle, fewer));
             }
         };
         counters.begin(node, slot);
@@ -130,9 +130,9 @@ impl CommonByWeight {
                         };
                         let (one, other) = (weight(first), weight(second));
                         let read = |place: Place<'_>| u64::from(place.in_flight(stripes));
-                        let lighter = |a, b: &dyn Fn() -> u64| a > 0 && b() * one < a * other;
+                        let (idle, lighter) = (|a| a == 0, |a, b| b * one < a * other);
                         let two = (first, second);
-                        return counters.begin_at_better(two, slot, read, lighter);
+                        return counters.begin_at_better(two, slot, read, idle, lighter);
                     }
                     None => first,
                 }

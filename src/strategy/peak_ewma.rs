@@ -58,7 +58,7 @@ pub(crate) fn begin_at_cheaper(
         let others = f64::from(place.in_flight(stripes));
         load(place.gauges().peak_cost(now), others)
     };
-    counters.begin_at_better(two, slot, read, |a, b| b() < a)
+    counters.begin_at_better(two, slot, read, |_| false, |a, b| b < a)
 }
 
 struct Weighted {
