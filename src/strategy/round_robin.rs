@@ -89,10 +89,18 @@ impl Turn {
             return Self::Equal(view.len());
         }
         let heaviest = view.weights().iter().copied().max().unwrap_or(1);
-        let scaled = |&weight: &u32| {
+        let scale = |weight: u32| {
             let share = u64::from(weight) * u64::from(u16::MAX);
             // A weight of 1 beside one of 100,000 still gets a turn.
             (share.div_ceil(u64::from(heaviest))).max(1) as u16
+        };
+        // Most have the weight of their neighbour, which spares the division.
+        let mut last = (heaviest, scale(heaviest));
+        let scaled = |&weight: &u32| {
+            if weight != last.0 {
+                last = (weight, scale(weight));
+            }
+            last.1
         };
         Self::Stride(view.weights().iter().map(scaled).collect())
     }
