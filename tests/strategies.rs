@@ -427,6 +427,43 @@ fn of_two_the_one_that_its_twin_finds_cheaper_is_picked() {
     }
 }
 
+/// The price is what was asked for, if that is more than a failure's, and falls as any other.
+#[test]
+fn who_asks_to_be_left_alone_is_so_for_that_long_and_not_for_ever() {
+    let strategies: [Box<dyn Strategy>; 2] =
+        [Box::new(P2c::peak_ewma()), Box::new(Adaptive::new())];
+    for strategy in strategies {
+        let name = format!("{strategy:?}");
+        let (clock, hands) = Clock::manual();
+        let builder = Balancer::builder("users").strategy(strategy).clock(clock);
+        let (balancer, mut updater) = builder.manual().expect("it is a name");
+        updater.apply(weighted(&[1; 3]));
+        for at in [0, 1, 2] {
+            call_at(&balancer, at, &hands, 10 * MS, Outcome::Success);
+        }
+        let busy = hold(&balancer, 1);
+        busy.push_back(Duration::from_secs(30));
+        busy.finish(Outcome::GatewayError);
+        let mut back = None;
+        for second in 0..150 {
+            for _ in 0..20 {
+                let pick = pick(&balancer);
+                if position(&pick) == 1 {
+                    back = back.or(Some(second));
+                }
+                hands.advance(10 * MS);
+                pick.finish(Outcome::Success);
+            }
+            hands.advance(800 * MS);
+        }
+        // The price is that of its peers after 80 s, and forgiven after 112.
+        assert!(
+            back.is_some_and(|back| (30..=120).contains(&back)),
+            "{name}: {back:?}"
+        );
+    }
+}
+
 // ---- shares and bursts in the long run --------------------------------------
 
 const WEIGHTS: [&[u32]; 5] = [

@@ -71,6 +71,9 @@ impl NodeKey {
     }
 }
 
+/// The longest that a server is left alone at its word: what Envoy waits at most.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
 impl EndpointStats {
     fn new(row: Row, recent: Arc<Recent>) -> Self {
         Self(Arc::new(Figures {
@@ -167,7 +170,16 @@ impl EndpointStats {
         self.0.trouble.record(failed, now);
     }
 
-    /// How likely the next call fails, in 0..=1, by those that did; 0 where that is not recorded.
+    /// Takes in that the server asked to be left alone for so long: a call there costs as much, at
+    /// first, and the price falls as that of any other peak.
+    pub(crate) fn pushed_back(&self, wait: Duration, now: Timestamp) {
+        let wait = wait.min(LONGEST_WAIT);
+        self.0.peak.record(wait.as_nanos() as u64, true, now);
+        self.0.trouble.push_back(wait.as_secs_f32(), now);
+    }
+
+    /// How likely the next call fails, in 0..=1, by those that did, and above for an endpoint that
+    /// asked to be left alone: what a call costs, in calls that fail. 0 where that is not recorded.
     #[inline]
     pub(crate) fn trouble(&self, now: Timestamp) -> f32 {
         self.0.trouble.share(now)

@@ -23,9 +23,10 @@ use crate::view::{NodeIndex, View};
 ///   others that reported about then: a server that reported before a burst began is no idle one.
 ///   Without reports it is one and our own calls in flight;
 /// - failures are added to the load as the calls that could be waited for meanwhile, a failed call
-///   at a second. One failure among successes is a blip; two in a row, or one before any success,
-///   count as if all calls failed, until time tells otherwise (they fall to a third every ten
-///   seconds).
+///   at a second, and at more where the server said when to come back. One failure among successes
+///   is a blip; two in a row, or one before any success, count as if all calls failed, until time
+///   tells otherwise (they fall to a third every ten seconds, so that an endpoint of a service that
+///   takes 10 ms a call is tried again after a minute).
 ///
 /// With weights, endpoints are drawn by them and calls are compared per unit of weight. An endpoint
 /// of which nothing is known gets one call, and more when that has ended. Of two that are idle, a
@@ -80,6 +81,10 @@ const PATIENCE: f32 = 0.2;
 /// an idle service of like endpoints shares its calls by weight, and not by the noise of its
 /// latencies.
 const NOISE: f32 = 0.8;
+
+/// Failures that no longer tell an idle endpoint from another; the cube of one and this is less than
+/// what [`NOISE`] is.
+const FORGIVEN: f32 = 1.0 / 16.0;
 
 struct Scored {
     view: View,
@@ -174,25 +179,22 @@ impl Scored {
         if !self.view.is_uniform() {
             calls *= self.mean_weight / self.view.weight(candidate.index) as f32;
         }
-        let latency = match candidate.latency {
-            // Only failures, so far.
-            0.0 if candidate.trouble > 0.0 => usual_latency,
-            0.0 if candidate.own > 0.0 => {
-                return Score {
-                    cost: UNKNOWN * (1.0 + calls),
-                    is_idle: false,
-                };
-            }
-            latency => latency,
-        };
-        let mut waits = calls;
+        let (mut latency, mut failures) = (candidate.latency, 0.0);
         if candidate.trouble > 0.0 {
-            waits += candidate.trouble * FAILURE / latency.max(1.0);
+            // What fails is no quicker than what works. Its latency falls as its trouble does while
+            // nobody calls, and one over the other would never.
+            latency = latency.max(usual_latency);
+            failures = candidate.trouble * FAILURE / latency;
+        } else if latency == 0.0 && candidate.own > 0.0 {
+            return Score {
+                cost: UNKNOWN * (1.0 + calls),
+                is_idle: false,
+            };
         }
-        let load = 1.0 + waits;
+        let load = 1.0 + calls + failures;
         Score {
             cost: latency.sqrt() * load * load * load,
-            is_idle: waits == 0.0,
+            is_idle: calls == 0.0 && failures < FORGIVEN,
         }
     }
 }
