@@ -302,6 +302,18 @@ impl View {
         Self::new(self.roster.reordered(positions), 0..positions.len())
     }
 
+    /// The same with these weights, each above 0.
+    pub(crate) fn with_weights(&self, weights: Arc<[u32]>) -> Self {
+        let roster = Roster {
+            weights,
+            ..self.roster.clone()
+        };
+        Self::new(
+            roster,
+            self.start as usize..(self.start + self.len) as usize,
+        )
+    }
+
     /// Counts a call to that node from now on, without a balancer's guard.
     pub(crate) fn begin(&self, index: NodeIndex, slot: crate::sync::Slot) {
         self.roster.counters.begin(self.start + index, slot);

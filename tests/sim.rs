@@ -369,8 +369,7 @@ fn a_rolling_deploy_costs_what_the_server_that_is_away_would_have_done() {
         from_seconds: 2.0,
         every_seconds: 0.5,
         away_seconds: 0.5,
-        cold_seconds: 0.0,
-        cold_factor: 1.0,
+        ..Deploy::default()
     };
     let mean = |fleet: &Fleet| {
         let report = simulate(fleet, &Rule::of(LeastConn::new()), 1);
@@ -393,14 +392,77 @@ fn a_rolling_deploy_costs_what_the_server_that_is_away_would_have_done() {
     assert!(cold > 1.2 * warm, "{cold} {warm}");
 }
 
+/// A client that has not heard yet calls a server that is gone: `λ/n · (T − grace)²/2T` calls a
+/// restart, where it hears after up to `T`; and none if the server waits for so long.
+#[test]
+fn a_deploy_that_is_heard_of_late_costs_the_calls_of_the_time_between() {
+    let report = |heard_seconds, grace_seconds| {
+        let deploy = Deploy {
+            from_seconds: 2.0,
+            every_seconds: 1.0,
+            away_seconds: 0.5,
+            heard_seconds,
+            grace_seconds,
+            ..Deploy::default()
+        };
+        let fleet = Fleet {
+            clients: 200,
+            servers: 10,
+            load: 0.5,
+            seconds: 14.0,
+            warm_up_seconds: 1.0,
+            deploy: Some(deploy),
+            ..Fleet::default()
+        };
+        simulate(&fleet, &Rule::of(RoundRobin::new()), 1)
+    };
+    // 2,000 calls a second over 10 servers, each of which leaves once.
+    for (heard, grace) in [(0.4, 0.0), (0.4, 0.2)] {
+        let due = 10.0 * 2_000.0 / 10.0 * (heard - grace) * (heard - grace) / (2.0 * heard);
+        let found = report(heard, grace).failed as f64;
+        assert!((found / due - 1.0).abs() < 0.12, "{found}, not {due}");
+    }
+    assert_eq!(report(0.4, 0.4).failed, 0);
+    assert_eq!(report(0.0, 0.0).failed, 0);
+}
+
+/// A server that is cold has a queue of its own making, unless its share grows as it warms up.
+#[test]
+fn slow_start_spares_the_calls_of_who_goes_by_no_queue() {
+    let p99 = |slow_start_seconds| {
+        let deploy = Deploy {
+            from_seconds: 2.0,
+            every_seconds: 1.0,
+            away_seconds: 0.5,
+            cold_seconds: 3.0,
+            cold_factor: 2.0,
+            slow_start_seconds,
+            ..Deploy::default()
+        };
+        let fleet = Fleet {
+            clients: 5,
+            servers: 20,
+            load: 0.7,
+            seconds: 20.0,
+            warm_up_seconds: 2.0,
+            deploy: Some(deploy),
+            ..Fleet::default()
+        };
+        let report = simulate(&fleet, &Rule::of(RoundRobin::new()), 1);
+        assert_eq!(report.failed, 0);
+        report.p99_ms
+    };
+    let (without, with) = (p99(0.0), p99(4.0));
+    assert!(with < without / 2.0, "{with} {without}");
+}
+
 #[test]
 fn the_last_server_stays_whatever_the_plan() {
     let deploy = Deploy {
         from_seconds: 0.5,
         every_seconds: 0.1,
         away_seconds: 60.0,
-        cold_seconds: 0.0,
-        cold_factor: 1.0,
+        ..Deploy::default()
     };
     let fleet = Fleet {
         clients: 2,
@@ -471,7 +533,7 @@ fn reports_are_told_as_csv_and_as_pictures() {
     }
 
     let latency = latency_picture("calls & times", &rows).expect("there are calls");
-    let load = load_picture("load", &reports[0]).expect("there was time");
+    let load = load_picture("load", &rows).expect("there was time");
     for (svg, words) in [
         (
             &latency,
@@ -481,13 +543,17 @@ fn reports_are_told_as_csv_and_as_pictures() {
                 "calls &amp; times",
             ],
         ),
-        (&load, ["seconds", "calls at a server", "fullest"]),
+        (
+            &load,
+            ["seconds", "calls at a server", "p2c, &quot;here&quot;"],
+        ),
     ] {
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         assert!(words.iter().all(|word| svg.contains(word)), "{svg}");
         assert!(svg.len() < 60_000, "{}", svg.len());
     }
     assert!(latency_picture("nothing", &[]).is_err());
+    assert!(load_picture("nothing", &[]).is_err());
 }
 
 /// A server that is slow says that it is used up by fewer calls, so it gets fewer.

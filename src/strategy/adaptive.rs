@@ -23,7 +23,8 @@ use crate::view::{NodeIndex, View};
 ///   others that reported about then: a server that reported before a burst began is no idle one.
 ///   Without reports it is one and our own calls in flight;
 /// - failures are added to the load as the calls that could be waited for meanwhile, a failed call
-///   at a second, and at more where the server said when to come back. One failure among successes
+///   at a second, and at more where the server said when to come back; where all calls fail, so
+///   often for each that waits there. One failure among successes
 ///   is a blip; two in a row, or one before any success, count as if all calls failed, until time
 ///   tells otherwise (they fall to a third every ten seconds, so that an endpoint of a service that
 ///   takes 10 ms a call is tried again after a minute).
@@ -185,6 +186,8 @@ impl Scored {
             // nobody calls, and one over the other would never.
             latency = latency.max(usual_latency);
             failures = candidate.trouble * FAILURE / latency;
+            // Where most calls fail, so do those that wait there.
+            failures *= 1.0 + candidate.trouble.min(1.0) * calls;
         } else if latency == 0.0 && candidate.own > 0.0 {
             return Score {
                 cost: UNKNOWN * (1.0 + calls),
