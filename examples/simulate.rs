@@ -8,8 +8,11 @@
 //! yours in TOML, with the fields of [`Fleet`]. All three may be repeated.
 //!
 //! `--csv FILE` writes a line for each run, `--pictures FOLDER` two pictures for each fleet: how long
-//! calls took, and what the servers held under the last strategy. `--table FILE` writes one table of
-//! all fleets into a document, between the lines `<!-- table -->` and `<!-- end of table -->`.
+//! calls took, and what the servers held. `--table FILE` writes one table of all fleets into a
+//! document, between the lines `<!-- table -->` and `<!-- end of table -->`; what is in it of other
+//! fleets and strategies stays, so that a long table can be made piece by piece. It draws the pictures
+//! beside the document that this shows: `choosing.md` those of S4 by the names `choosing-s4.svg` and
+//! `choosing-s4-load.svg`.
 //!
 //! `--replay FILE` takes the calls of a real client, as a [`Recorder`](waypost::sim::Recorder) wrote
 //! them, and tells what the strategies would have made of them.
@@ -82,11 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(file, csv(&all.iter().flat_map(named).collect::<Rows>()))?;
     }
     if let Some(file) = &asked.table {
-        let text = read_to_string(file)?;
-        let cut = text.split_once(BEGIN);
-        let cut = cut.and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
-        let (head, tail) = cut.ok_or("the document has no place for a table")?;
-        write(file, format!("{head}{BEGIN}\n{}\n{END}{tail}", wide(&all)))?;
+        document(file, &all)?;
     }
     Ok(())
 }
@@ -210,46 +209,118 @@ fn replay(file: &Path, asked: &Asked) -> Result<(), Box<dyn Error>> {
 
 fn draw(folder: &Path, name: &str, rows: &Rows) -> Result<(), Box<dyn Error>> {
     create_dir_all(folder)?;
-    let picture = latency_picture(&format!("{name}: how long calls took"), rows)?;
-    write(folder.join(format!("{name}-latency.svg")), picture)?;
-    if let Some((strategy, reports)) = rows.last()
-        && let Some(report) = reports.last()
-    {
-        let picture = load_picture(&format!("{name}: calls at the servers, {strategy}"), report)?;
-        write(folder.join(format!("{name}-load.svg")), picture)?;
+    write(
+        folder.join(format!("{name}-latency.svg")),
+        latency(name, rows)?,
+    )?;
+    write(folder.join(format!("{name}-load.svg")), load(name, rows)?)?;
+    Ok(())
+}
+
+type Paint = fn(&str, &Rows) -> Result<String, waypost::Error>;
+
+fn latency(name: &str, rows: &Rows) -> Result<String, waypost::Error> {
+    latency_picture(&format!("{name}: how long calls took"), rows)
+}
+
+fn load(name: &str, rows: &Rows) -> Result<String, waypost::Error> {
+    load_picture(&format!("{name}: calls at the servers"), rows)
+}
+
+/// Writes the table of a document, and the pictures that it shows.
+fn document(file: &Path, all: &[(String, Rows)]) -> Result<(), Box<dyn Error>> {
+    let text = read_to_string(file)?;
+    let cut = text.split_once(BEGIN);
+    let cut = cut.and_then(|(head, rest)| {
+        let (before, tail) = rest.split_once(END)?;
+        Some((head, before, tail))
+    });
+    let (head, before, tail) = cut.ok_or("the document has no place for a table")?;
+    let mut table = Table::read(before);
+    for (fleet, rows) in all {
+        for (strategy, reports) in rows {
+            table.set(strategy, fleet, cell(reports));
+        }
+    }
+    write(
+        file,
+        format!("{head}{BEGIN}\n{}\n{END}{tail}", table.text()),
+    )?;
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    for (fleet, rows) in all {
+        let pictures: [(&str, Paint); 2] = [("", latency), ("-load", load)];
+        for (suffix, paint) in pictures {
+            let picture = format!("{stem}-{}{suffix}.svg", fleet.to_lowercase());
+            if text.contains(&format!("({picture})")) {
+                write(file.with_file_name(picture), paint(fleet, rows)?)?;
+            }
+        }
     }
     Ok(())
 }
 
-/// One row for each strategy, and of each fleet the mean and the 99th percentile; errors where there
-/// are any.
-fn wide(all: &[(String, Rows)]) -> String {
-    let mut text = String::from("| strategy |");
-    for (name, _) in all {
-        let _ = write!(text, " {name} |");
+/// The mean and the 99th percentile; errors where there are any.
+fn cell(reports: &[Report]) -> String {
+    let mean = |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
+    let (times, errors) = (
+        (mean(|it| it.mean_ms), mean(|it| it.p99_ms)),
+        mean(Report::error_share) * 100.0,
+    );
+    let mut text = format!("{:.1} / {:.0}", times.0, times.1);
+    if errors > 0.0 {
+        let _ = write!(text, " ({errors:.3} %)");
     }
-    text.push_str("\n| --- |");
-    text.push_str(&" --- |".repeat(all.len()));
-    let strategies = all.first().map_or(0, |(_, rows)| rows.len());
-    for at in 0..strategies {
-        let _ = write!(text, "\n| {} |", all[0].1[at].0);
-        for (_, rows) in all {
-            let reports = &rows[at].1;
-            let mean =
-                |of: fn(&Report) -> f64| reports.iter().map(of).sum::<f64>() / reports.len() as f64;
-            let (times, errors) = (
-                (mean(|it| it.mean_ms), mean(|it| it.p99_ms)),
-                mean(Report::error_share) * 100.0,
-            );
-            let _ = write!(text, " {:.1} / {:.0}", times.0, times.1);
-            if errors > 0.0 {
-                let _ = write!(text, " ({errors:.3} %)");
-            }
-            text.push_str(" |");
+    text
+}
+
+/// One row for each strategy, and one column for each fleet.
+struct Table {
+    fleets: Vec<String>,
+    rows: Vec<(String, Vec<String>)>,
+}
+
+impl Table {
+    /// Of a table in Markdown; what is none is empty.
+    fn read(text: &str) -> Self {
+        let mut lines = text.lines().filter_map(|line| {
+            let cells = line.strip_prefix('|')?.strip_suffix('|')?;
+            Some(cells.split('|').map(|cell| cell.trim().to_owned()))
+        });
+        let fleets = lines.next().map(|cells| cells.skip(1).collect());
+        // After the line of dashes.
+        let rows = lines.skip(1);
+        let rows = rows.filter_map(|mut cells| Some((cells.next()?, cells.collect())));
+        Self {
+            fleets: fleets.unwrap_or_default(),
+            rows: rows.collect(),
         }
     }
-    text.push('\n');
-    text
+
+    fn set(&mut self, strategy: &str, fleet: &str, cell: String) {
+        let column = self.fleets.iter().position(|it| it == fleet);
+        let column = column.unwrap_or_else(|| {
+            self.fleets.push(fleet.to_owned());
+            self.fleets.len() - 1
+        });
+        let row = self.rows.iter().position(|(it, _)| it == strategy);
+        let row = row.unwrap_or_else(|| {
+            self.rows.push((strategy.to_owned(), Vec::new()));
+            self.rows.len() - 1
+        });
+        let cells = &mut self.rows[row].1;
+        cells.resize(cells.len().max(column + 1), String::new());
+        cells[column] = cell;
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("| strategy | {} |\n| --- |", self.fleets.join(" | "));
+        text.push_str(&" --- |".repeat(self.fleets.len()));
+        text.push('\n');
+        for (strategy, cells) in &self.rows {
+            let _ = writeln!(text, "| {strategy} | {} |", cells.join(" | "));
+        }
+        text
+    }
 }
 
 fn named(name: &str) -> Result<Fleet, String> {

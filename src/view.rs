@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
-use crate::stats::{Counters, EndpointStats, Ledger};
+use crate::stats::{Counters, EndpointStats, Gauges, Ledger};
 
 pub use crate::stats::NodeKey;
 
@@ -209,6 +209,12 @@ impl View {
         self.roster.counters.in_flight(self.start + index)
     }
 
+    /// What time tells of a node, which costs less than to ask its stats for it.
+    #[inline]
+    pub(crate) fn gauges(&self, index: NodeIndex) -> Option<Gauges<'_>> {
+        self.roster.counters.gauges(self.start + index)
+    }
+
     /// The calls in flight at two nodes, for less than twice the price of one.
     #[must_use]
     #[inline]
@@ -300,6 +306,18 @@ impl View {
     /// The same nodes with the same stats, but only those at these positions, which ascend.
     pub(crate) fn of_some(&self, positions: &[NodeIndex]) -> Self {
         Self::new(self.roster.reordered(positions), 0..positions.len())
+    }
+
+    /// The same with these weights, each above 0.
+    pub(crate) fn with_weights(&self, weights: Arc<[u32]>) -> Self {
+        let roster = Roster {
+            weights,
+            ..self.roster.clone()
+        };
+        Self::new(
+            roster,
+            self.start as usize..(self.start + self.len) as usize,
+        )
     }
 
     /// Counts a call to that node from now on, without a balancer's guard.

@@ -29,6 +29,7 @@ use waypost::endpoint::ServiceName;
 use waypost::event::{CallEvent, Observer};
 use waypost::resilience::{Aimd, Attempts, Hedge, Limits, Retry, RetryBudget, Throttle};
 use waypost::rng::Rng;
+use waypost::strategy::{Adaptive, P2c, Strategy};
 use waypost::{Balancer, Endpoint, EndpointSet, Error};
 
 fn request(method: Method) -> Request<Full<Bytes>> {
@@ -93,7 +94,12 @@ impl Service<Request<Full<Bytes>>> for Scripted {
 }
 
 fn manual(count: u16) -> Balancer {
-    let (balancer, mut updater) = Balancer::builder("users").manual().expect("it is a name");
+    manual_by(count, Adaptive::new())
+}
+
+fn manual_by(count: u16, strategy: impl Strategy) -> Balancer {
+    let builder = Balancer::builder("users").strategy(strategy);
+    let (balancer, mut updater) = builder.manual().expect("it is a name");
     let at = |port| Endpoint::at(([10, 0, 0, 1], port).into_address());
     let endpoints = (1..=count).map(|port| at(port).expect("it is an address"));
     updater.apply(EndpointSet::new(endpoints).expect("ids differ"));
@@ -211,6 +217,30 @@ async fn the_server_says_when_to_come_back() {
         .expect("it is answered");
     assert_eq!(answer.status(), 429);
     assert!(before.elapsed() < 100 * MS);
+}
+
+/// Quick refusals would draw all calls to an endpoint, as 429 is no fault of its own.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_says_when_to_come_back_is_left_alone_till_then() {
+    let strategies: [Box<dyn Strategy>; 2] =
+        [Box::new(P2c::peak_ewma()), Box::new(Adaptive::new())];
+    for strategy in strategies {
+        let name = format!("{strategy:?}");
+        let refused = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&refused);
+        let (factory, _) = scripted(move |endpoint| {
+            if endpoint.address().as_str() == "10.0.0.1:1" {
+                count.fetch_add(1, Ordering::Relaxed);
+                return (Duration::ZERO, 429);
+            }
+            (MS, 200)
+        });
+        let mut client = BalanceLayer::new(manual_by(4, strategy)).per_endpoint(factory);
+        for _ in 0..400 {
+            client.call(get()).await.expect("it is answered");
+        }
+        assert_eq!(refused.load(Ordering::Relaxed), 1, "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

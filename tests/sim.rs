@@ -59,39 +59,47 @@ fn the_formula_gives_mitzenmachers_table() {
 
 /// One client sees every queue, so its calls in flight are the true queues and
 /// the real P2C is the d = 2 of the paper.
+fn assert_within_one_per_cent(d: u32, rule: &Rule, load: f64, seconds: f64) {
+    let fleet = Fleet {
+        clients: 1,
+        servers: 1_000,
+        workers: 1,
+        load,
+        service_ms: 1_000.0,
+        round_trip_ms: 0.0,
+        seconds,
+        warm_up_seconds: seconds / 6.0,
+        ..Fleet::default()
+    };
+    let found = simulate(&fleet, rule, 1).mean_ms / 1_000.0;
+    let expected = mitzenmacher(d, load);
+    let off = (found - expected).abs() / expected;
+    assert!(off < 0.01, "d = {d}, {load}: {found}, not {expected}");
+}
+
 #[test]
 fn a_thousand_servers_come_within_one_per_cent_of_the_formula() {
-    let rules: [(u32, fn() -> Rule); 4] = [
-        (1, || Rule::of(Random::new())),
-        (2, || Rule::of(P2c::new())),
-        (3, || Rule::Oracle(3)),
-        (5, || Rule::Oracle(5)),
+    let rules = [
+        (1, Rule::of(Random::new())),
+        (2, Rule::of(P2c::new())),
+        (3, Rule::Oracle(3)),
+        (5, Rule::Oracle(5)),
     ];
     for (d, rule) in rules {
-        // Random at .9 is a sum of M/M/1 queues, whose mean takes some hundred
-        // times longer to settle: up to .7 for it.
-        let loads: &[f64] = if d == 1 {
-            &[0.5, 0.7]
-        } else {
-            &[0.5, 0.7, 0.9]
-        };
-        for &load in loads {
-            let fleet = Fleet {
-                clients: 1,
-                servers: 1_000,
-                workers: 1,
-                load,
-                service_ms: 1_000.0,
-                round_trip_ms: 0.0,
-                seconds: 600.0,
-                warm_up_seconds: 100.0,
-                ..Fleet::default()
-            };
-            let found = simulate(&fleet, &rule(), 1).mean_ms / 1_000.0;
-            let expected = mitzenmacher(d, load);
-            let off = (found - expected).abs() / expected;
-            assert!(off < 0.01, "d = {d}, {load}: {found}, not {expected}");
+        for load in [0.5, 0.7, 0.8, 0.9] {
+            if d > 1 || load < 0.75 {
+                assert_within_one_per_cent(d, &rule, load, 600.0);
+            }
         }
+    }
+}
+
+/// Random makes a thousand M/M/1 queues, whose mean varies by √(2ρ(1 + ρ)/(1 − ρ)⁴/(n·T)): at .9,
+/// that takes ten times as long.
+#[test]
+fn a_thousand_servers_at_random_come_within_one_per_cent_of_the_formula() {
+    for load in [0.8, 0.9] {
+        assert_within_one_per_cent(1, &Rule::of(Random::new()), load, 6_000.0);
     }
 }
 
@@ -126,6 +134,12 @@ fn one_slow_backend_costs_what_linkerd_measured() {
     // share for 1 s and not 2: 1 - .5 * .167 / (10 * 1 + .167) = 99.2 %.
     let least = success(Rule::of(LeastConn::new()));
     assert!((least - 0.992).abs() < 0.003, "{least}");
+    // Theirs was about 99.9 %. Here some sixty calls go there before the first of them is known to be
+    // late, and then one or two each second: 1 - 110 / 60,000.
+    for rule in [Rule::of(P2c::peak_ewma()), Rule::of(Adaptive::new())] {
+        let found = success(rule);
+        assert!((0.9975..0.9995).contains(&found), "{found}");
+    }
 }
 
 /// Smaller than the named scenarios, so that it ends within seconds.
@@ -144,22 +158,53 @@ fn adaptive_loses_no_calls_to_a_server_that_fails_fast() {
     assert!(p2c.error_share() > 0.01, "{}", p2c.error_share());
 }
 
+/// A small S1 to S5, S7 and S8 each, on one seed: what twenty seeds of the whole ones say is in
+/// `docs/choosing.md`.
 #[test]
-fn reports_bring_adaptive_near_to_who_knows_every_queue() {
-    let fleet = |reports| Fleet {
-        clients: 20,
-        servers: 20,
-        seconds: 8.0,
-        warm_up_seconds: 2.0,
-        reports,
-        ..Fleet::named("S2").expect("there is an S2")
+fn adaptive_comes_within_a_tenth_of_who_knows_every_queue() {
+    let fleet = |name: &str| {
+        let named = Fleet::named(name).expect("there is one");
+        let mut fleet = Fleet {
+            clients: named.clients.min(24),
+            servers: 24,
+            seconds: 10.0,
+            warm_up_seconds: 2.0,
+            ..named
+        };
+        if let Some(slow) = &mut fleet.slow {
+            // A fifth, as of a hundred.
+            slow.servers = 5;
+        }
+        fleet
     };
-    let p99 = |rule: &Rule, reports| simulate(&fleet(reports), rule, 1).p99_ms;
     let adaptive = Rule::of(Adaptive::new());
-    let (with, oracle) = (p99(&adaptive, true), p99(&Rule::Oracle(2), true));
-    assert!(with < oracle * 1.1, "{with} {oracle}");
-    let without = p99(&adaptive, false);
-    assert!(with < without, "{with} {without}");
+    for name in ["S1", "S2", "S3", "S4", "S5", "S7", "S8"] {
+        let (found, oracle) = (
+            simulate(&fleet(name), &adaptive, 1),
+            simulate(&fleet(name), &Rule::Oracle(2), 1),
+        );
+        let p99 = (found.p99_ms, oracle.p99_ms);
+        assert!(p99.0 < p99.1 * 1.1, "{name}: {p99:?}");
+        assert!(found.error_share() <= 1e-4, "{name}: {}", found.failed);
+    }
+}
+
+/// Where each of many clients sees little of its own.
+#[test]
+fn reports_are_worth_their_bytes() {
+    let p99 = |reports| {
+        let fleet = Fleet {
+            clients: 100,
+            servers: 20,
+            seconds: 8.0,
+            warm_up_seconds: 2.0,
+            reports,
+            ..Fleet::named("S2").expect("there is an S2")
+        };
+        simulate(&fleet, &Rule::of(Adaptive::new()), 1).p99_ms
+    };
+    let (with, without) = (p99(true), p99(false));
+    assert!(with < without / 1.15, "{with} {without}");
 }
 
 /// Reports from before a burst say that servers are idle; who believes them
@@ -324,8 +369,7 @@ fn a_rolling_deploy_costs_what_the_server_that_is_away_would_have_done() {
         from_seconds: 2.0,
         every_seconds: 0.5,
         away_seconds: 0.5,
-        cold_seconds: 0.0,
-        cold_factor: 1.0,
+        ..Deploy::default()
     };
     let mean = |fleet: &Fleet| {
         let report = simulate(fleet, &Rule::of(LeastConn::new()), 1);
@@ -348,14 +392,77 @@ fn a_rolling_deploy_costs_what_the_server_that_is_away_would_have_done() {
     assert!(cold > 1.2 * warm, "{cold} {warm}");
 }
 
+/// A client that has not heard yet calls a server that is gone: `λ/n · (T − grace)²/2T` calls a
+/// restart, where it hears after up to `T`; and none if the server waits for so long.
+#[test]
+fn a_deploy_that_is_heard_of_late_costs_the_calls_of_the_time_between() {
+    let report = |heard_seconds, grace_seconds| {
+        let deploy = Deploy {
+            from_seconds: 2.0,
+            every_seconds: 1.0,
+            away_seconds: 0.5,
+            heard_seconds,
+            grace_seconds,
+            ..Deploy::default()
+        };
+        let fleet = Fleet {
+            clients: 200,
+            servers: 10,
+            load: 0.5,
+            seconds: 14.0,
+            warm_up_seconds: 1.0,
+            deploy: Some(deploy),
+            ..Fleet::default()
+        };
+        simulate(&fleet, &Rule::of(RoundRobin::new()), 1)
+    };
+    // 2,000 calls a second over 10 servers, each of which leaves once.
+    for (heard, grace) in [(0.4, 0.0), (0.4, 0.2)] {
+        let due = 10.0 * 2_000.0 / 10.0 * (heard - grace) * (heard - grace) / (2.0 * heard);
+        let found = report(heard, grace).failed as f64;
+        assert!((found / due - 1.0).abs() < 0.12, "{found}, not {due}");
+    }
+    assert_eq!(report(0.4, 0.4).failed, 0);
+    assert_eq!(report(0.0, 0.0).failed, 0);
+}
+
+/// A server that is cold has a queue of its own making, unless its share grows as it warms up.
+#[test]
+fn slow_start_spares_the_calls_of_who_goes_by_no_queue() {
+    let p99 = |slow_start_seconds| {
+        let deploy = Deploy {
+            from_seconds: 2.0,
+            every_seconds: 1.0,
+            away_seconds: 0.5,
+            cold_seconds: 3.0,
+            cold_factor: 2.0,
+            slow_start_seconds,
+            ..Deploy::default()
+        };
+        let fleet = Fleet {
+            clients: 5,
+            servers: 20,
+            load: 0.7,
+            seconds: 20.0,
+            warm_up_seconds: 2.0,
+            deploy: Some(deploy),
+            ..Fleet::default()
+        };
+        let report = simulate(&fleet, &Rule::of(RoundRobin::new()), 1);
+        assert_eq!(report.failed, 0);
+        report.p99_ms
+    };
+    let (without, with) = (p99(0.0), p99(4.0));
+    assert!(with < without / 2.0, "{with} {without}");
+}
+
 #[test]
 fn the_last_server_stays_whatever_the_plan() {
     let deploy = Deploy {
         from_seconds: 0.5,
         every_seconds: 0.1,
         away_seconds: 60.0,
-        cold_seconds: 0.0,
-        cold_factor: 1.0,
+        ..Deploy::default()
     };
     let fleet = Fleet {
         clients: 2,
@@ -426,7 +533,7 @@ fn reports_are_told_as_csv_and_as_pictures() {
     }
 
     let latency = latency_picture("calls & times", &rows).expect("there are calls");
-    let load = load_picture("load", &reports[0]).expect("there was time");
+    let load = load_picture("load", &rows).expect("there was time");
     for (svg, words) in [
         (
             &latency,
@@ -436,13 +543,17 @@ fn reports_are_told_as_csv_and_as_pictures() {
                 "calls &amp; times",
             ],
         ),
-        (&load, ["seconds", "calls at a server", "fullest"]),
+        (
+            &load,
+            ["seconds", "calls at a server", "p2c, &quot;here&quot;"],
+        ),
     ] {
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         assert!(words.iter().all(|word| svg.contains(word)), "{svg}");
         assert!(svg.len() < 60_000, "{}", svg.len());
     }
     assert!(latency_picture("nothing", &[]).is_err());
+    assert!(load_picture("nothing", &[]).is_err());
 }
 
 /// A server that is slow says that it is used up by fewer calls, so it gets fewer.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::alarm::Alarm;
 use super::local;
@@ -108,6 +109,38 @@ impl Pick {
             && let (true, Some(clock)) = (state.by_reports, &state.stopwatch)
         {
             self.stats().reported(report, clock.now());
+        }
+    }
+
+    /// Tells the balancer that the server asked to be left alone for so long, as `Retry-After` does.
+    /// Strategies that [go by what calls cost](crate::strategy::Strategy::reads_latency) then price a
+    /// call there at that time, of at most five minutes, which falls to a third every ten seconds.
+    /// Others do not keep it. The clients of this crate do this.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use waypost::{Balancer, Endpoint, EndpointSet, Outcome};
+    ///
+    /// # fn main() -> Result<(), waypost::Error> {
+    /// let (users, mut updater) = Balancer::builder("users").manual()?;
+    /// updater.apply(EndpointSet::new([Endpoint::at("10.0.0.1:80")?, Endpoint::at("10.0.0.2:80")?])?);
+    ///
+    /// let busy = users.pick()?;
+    /// let id = busy.id().clone();
+    /// busy.push_back(Duration::from_secs(20));
+    /// busy.finish(Outcome::GatewayError);
+    /// for _ in 0..10 {
+    ///     let pick = users.pick()?;
+    ///     assert_ne!(*pick.id(), id);
+    ///     pick.finish(Outcome::Success);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn push_back(&self, wait: Duration) {
+        if let Some(state) = &self.state
+            && let (true, Some(clock)) = (state.by_latency, &state.stopwatch)
+        {
+            self.stats().gauges().pushed_back(wait, clock.now());
         }
     }
 
@@ -262,6 +295,13 @@ impl DetachedPick {
         }
     }
 
+    /// Tells that the server asked to be left alone for so long, as [`Pick::push_back`] does.
+    pub fn push_back(&self, wait: Duration) {
+        if let (true, Some(clock)) = (self.by_latency, &self.stopwatch) {
+            self.node.stats().gauges().pushed_back(wait, clock.now());
+        }
+    }
+
     /// Ends the call, as [`Pick::finish`] does.
     pub fn finish(mut self, outcome: Outcome) {
         self.outcome = outcome;
@@ -307,8 +347,6 @@ guard!(DetachedPick);
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -174,6 +174,16 @@ pub(super) fn read_report(pick: &DetachedPick, headers: &HeaderMap) {
     }
 }
 
+/// Leaves an endpoint alone that asks for it along with an error, or with 429, which is no fault of
+/// its own. Other answers speak of what was asked for: a redirect, a resource that is being made.
+fn heed(pick: &DetachedPick, ended: &Ended) {
+    if let Pushback::After(wait) = ended.pushback
+        && (ended.outcome.is_failure() || ended.status == Some(429))
+    {
+        pick.push_back(wait);
+    }
+}
+
 /// One call.
 pub(super) struct Call<'a, X, T> {
     services: &'a Services,
@@ -499,6 +509,7 @@ where
                 } = settings.classify.answer(status, headers);
                 (ended.outcome, ended.grpc, ended.pushback) = (outcome, grpc, pushback);
                 ended.status = Some(status.as_u16());
+                heed(pick, &ended);
                 Ok(())
             }
             // Another endpoint may be one that can be called.

@@ -91,8 +91,8 @@ pub struct Burst {
     pub period_seconds: f64,
 }
 
-/// One server after the other leaves, and is back: a rolling deploy. Clients hear of both at once; a
-/// server that leaves finishes what it has, and one that is back is slow for a while.
+/// One server after the other leaves, and is back: a rolling deploy. A server that leaves finishes
+/// what it has, and one that is back is slow for a while.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deploy {
@@ -108,6 +108,35 @@ pub struct Deploy {
     /// How many times longer it takes then.
     #[serde(default = "one")]
     pub cold_factor: f64,
+    /// How long it takes at most until a client hears of a change: a random part of it for each
+    /// client and change. A client that hears takes the set as it is then.
+    #[serde(default)]
+    pub heard_seconds: f64,
+    /// For how long a server that left takes further calls. Those that are sent to it later, by
+    /// clients that have not heard of it, are refused: no call fails for a grace as long as
+    /// [`heard_seconds`](Self::heard_seconds).
+    #[serde(default)]
+    pub grace_seconds: f64,
+    /// For how long the weight of a server that is back grows, from a tenth and once in a second, as
+    /// by [`SlowStart`](crate::health::slow_start::SlowStart).
+    #[serde(default)]
+    pub slow_start_seconds: f64,
+}
+
+impl Default for Deploy {
+    /// From 10 s on, one in 2 s, away for 1.5 s; all clients hear at once, and nothing is cold.
+    fn default() -> Self {
+        Self {
+            from_seconds: 10.0,
+            every_seconds: 2.0,
+            away_seconds: 1.5,
+            cold_seconds: 0.0,
+            cold_factor: 1.0,
+            heard_seconds: 0.0,
+            grace_seconds: 0.0,
+            slow_start_seconds: 0.0,
+        }
+    }
 }
 
 const fn one() -> f64 {
@@ -256,6 +285,10 @@ impl Fleet {
         if let Some(deploy) = &self.deploy {
             from_zero.push(("fleet.deploy.from_seconds", deploy.from_seconds));
             from_zero.push(("fleet.deploy.cold_seconds", deploy.cold_seconds));
+            from_zero.push(("fleet.deploy.heard_seconds", deploy.heard_seconds));
+            from_zero.push(("fleet.deploy.grace_seconds", deploy.grace_seconds));
+            let slow_start = deploy.slow_start_seconds;
+            from_zero.push(("fleet.deploy.slow_start_seconds", slow_start));
             above_zero.push(("fleet.deploy.every_seconds", deploy.every_seconds));
             above_zero.push(("fleet.deploy.away_seconds", deploy.away_seconds));
             above_zero.push(("fleet.deploy.cold_factor", deploy.cold_factor));

@@ -4,13 +4,21 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
-use super::Report;
+use super::{LoadSample, Report};
 use crate::error::Error;
 
 const SIZE: (u32, u32) = (860, 480);
 
-/// Told apart by those who see no red or green, too (Okabe and Ito).
-const COLORS: [RGBColor; 8] = [
+/// Of one of several panels.
+const PANEL: (u32, u32) = (420, 260);
+const PANELS_ABREAST: usize = 3;
+const TITLE_HEIGHT: u32 = 30;
+
+/// Where an axis by powers of ten shows none.
+const IDLE: f64 = 0.5;
+
+/// Told apart by those who see no red or green, too (Okabe and Ito), and three more.
+const COLORS: [RGBColor; 11] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -19,6 +27,9 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(204, 121, 167),
     RGBColor(0, 0, 0),
     RGBColor(150, 150, 150),
+    RGBColor(240, 228, 66),
+    RGBColor(120, 80, 40),
+    RGBColor(90, 60, 160),
 ];
 
 /// The rarest call that a line shows.
@@ -57,7 +68,7 @@ pub fn latency_picture(title: &str, rows: &[(String, Vec<Report>)]) -> Result<St
             "there are no calls to show",
         ));
     }
-    draw(title, |area| {
+    draw(title, SIZE, |area| {
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 18))
             .margin(10)
@@ -81,47 +92,65 @@ pub fn latency_picture(title: &str, rows: &[(String, Vec<Report>)]) -> Result<St
     })
 }
 
-/// The calls at the servers over time: at the fullest, at one of ten, and at the middle one.
+/// The calls at the servers over time, a panel for each strategy of its first report: at the fullest
+/// server, at one of ten, and at the middle one. All panels have one scale, by powers of ten.
 ///
 /// # Errors
 ///
 /// When there was no time to show.
-pub fn load_picture(title: &str, report: &Report) -> Result<String, Error> {
-    let samples = report.load_over_time();
-    let last = samples.last().map_or(0.0, |sample| sample.seconds);
-    if last <= 0.0 {
+pub fn load_picture(title: &str, rows: &[(String, Vec<Report>)]) -> Result<String, Error> {
+    let panels: Vec<(&str, &[LoadSample])> = rows
+        .iter()
+        .filter_map(|(name, reports)| Some((name.as_str(), reports.first()?.load_over_time())))
+        .filter(|(_, samples)| samples.last().is_some_and(|last| last.seconds > 0.0))
+        .collect();
+    if panels.is_empty() {
         return Err(Error::invalid("picture", title, "there is no time to show"));
     }
-    let line = |share: f64| -> Vec<(f64, f64)> {
-        let at = |calls: &[u32]| calls[((calls.len() - 1) as f64 * share) as usize];
-        samples
-            .iter()
-            .map(|sample| (sample.seconds, f64::from(at(&sample.calls))))
-            .collect()
-    };
-    let lines = [
-        ("fullest", line(1.0)),
-        ("one of ten", line(0.9)),
-        ("middle", line(0.5)),
-    ];
-    let most = lines[0].1.iter().map(|point| point.1).fold(1.0, f64::max);
-    draw(title, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, ("sans-serif", 18))
-            .margin(10)
-            .x_label_area_size(42)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..last, 0.0..most * 1.05)?;
-        chart
-            .configure_mesh()
-            .x_desc("seconds")
-            .y_desc("calls at a server")
-            .light_line_style(WHITE)
-            .draw()?;
-        let lines = lines.iter().map(|(name, line)| (*name, line.as_slice()));
-        plot(&mut chart, lines, SeriesLabelPosition::UpperRight)?;
+    let samples = || panels.iter().flat_map(|(_, samples)| *samples);
+    let last = samples().map(|it| it.seconds).fold(0.0, f64::max);
+    let most = samples().filter_map(|it| it.calls.last()).max();
+    let most = f64::from(most.copied().unwrap_or_default()).max(1.0);
+    let columns = panels.len().min(PANELS_ABREAST);
+    let lines = panels.len().div_ceil(columns);
+    let size = (
+        PANEL.0 * columns as u32,
+        PANEL.1 * lines as u32 + TITLE_HEIGHT,
+    );
+    draw(title, size, |area| {
+        let area = area.titled(title, ("sans-serif", 18))?;
+        for ((name, samples), area) in panels.iter().zip(area.split_evenly((lines, columns))) {
+            let mut chart = ChartBuilder::on(&area)
+                .caption(name, ("sans-serif", 15))
+                .margin(8)
+                .x_label_area_size(36)
+                .y_label_area_size(48)
+                .build_cartesian_2d(0.0..last, (IDLE..most * 1.2).log_scale())?;
+            chart
+                .configure_mesh()
+                .x_desc("seconds")
+                .y_desc("calls at a server")
+                .x_labels(5)
+                .max_light_lines(1)
+                .y_label_formatter(&|calls| format!("{calls}"))
+                .light_line_style(WHITE)
+                .draw()?;
+            let lines = [("fullest", 1.0), ("one of ten", 0.9), ("middle", 0.5)]
+                .map(|(name, share)| (name, at_share(samples, share)));
+            let lines = lines.iter().map(|(name, line)| (*name, line.as_slice()));
+            plot(&mut chart, lines, SeriesLabelPosition::UpperRight)?;
+        }
         Ok(())
     })
+}
+
+/// The calls at the server that this share of the servers has no more than, over time.
+fn at_share(samples: &[LoadSample], share: f64) -> Vec<(f64, f64)> {
+    let at = |calls: &[u32]| calls[((calls.len() - 1) as f64 * share) as usize];
+    samples
+        .iter()
+        .map(|sample| (sample.seconds, f64::from(at(&sample.calls)).max(IDLE)))
+        .collect()
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -156,11 +185,12 @@ where
 
 fn draw(
     title: &str,
+    size: (u32, u32),
     paint: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Drawn,
 ) -> Result<String, Error> {
     let mut svg = String::new();
     let drawn = {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         let filled = area.fill(&WHITE).map_err(Into::into);
         filled
             .and_then(|()| paint(&area))

@@ -1,6 +1,7 @@
 //! The simulation itself.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::estimate::Estimator;
@@ -9,6 +10,7 @@ use super::service::{exponential, unit};
 use super::{Fleet, Report};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::health::slow_start::SlowStart;
 use crate::load::{BusyTime, LoadReport};
 use crate::rng::Rng;
 use crate::stats::Outcome;
@@ -85,6 +87,10 @@ enum Event {
     Back {
         server: u32,
     },
+    Hears {
+        client: u32,
+    },
+    Ramp,
     Sample,
 }
 
@@ -105,7 +111,8 @@ struct Said {
 struct Client {
     /// Of every server, those too that are away.
     all: View,
-    /// Of those that are up.
+    /// Of those that are up, as far as it has heard.
+    up: Arc<[u32]>,
     view: View,
     picker: BoxPicker,
     context: PickContext<'static>,
@@ -116,6 +123,9 @@ struct Server {
     waiting: VecDeque<u32>,
     busy: u32,
     disturbed: bool,
+    /// Since when it is away, and when it was back.
+    left: Option<u64>,
+    back: Option<u64>,
     /// Until when it is slow after it was away.
     cold_until: u64,
     /// Where reports are read.
@@ -162,6 +172,7 @@ struct Call {
     server: u32,
     sent: u64,
     settled: bool,
+    refused: bool,
     /// When it came to its server, and what that held then.
     came: (u64, u32),
     /// What its server said when it had done with it.
@@ -178,7 +189,7 @@ struct Simulation<'a> {
     clients: Vec<Client>,
     servers: Vec<Server>,
     /// Those that are up, ascending.
-    up: Vec<u32>,
+    up: Arc<[u32]>,
     calls: Vec<Call>,
     free: Vec<u32>,
     made: u64,
@@ -202,6 +213,7 @@ impl<'a> Simulation<'a> {
     fn new(fleet: &'a Fleet, rule: &'a Rule, seed: u64) -> Result<Self, Error> {
         let mut rng = Rng::seeded(seed);
         let mut clients = Vec::new();
+        let up: Arc<[u32]> = (0..fleet.servers).collect();
         let strategy = match rule {
             Rule::Of(strategy) => Some(strategy),
             Rule::Oracle(_) | Rule::Shortest => None,
@@ -217,6 +229,7 @@ impl<'a> Simulation<'a> {
                     picker: strategy.build(&view),
                     context: PickContext::new(own, cursor, &PickOptions::ANY),
                     all: view.clone(),
+                    up: Arc::clone(&up),
                     view,
                 }
             }));
@@ -236,7 +249,7 @@ impl<'a> Simulation<'a> {
             events: Queue::new(),
             clients,
             servers: (0..fleet.servers).map(server).collect(),
-            up: (0..fleet.servers).collect(),
+            up,
             calls: Vec::new(),
             free: Vec::new(),
             made: 0,
@@ -288,6 +301,8 @@ impl<'a> Simulation<'a> {
                 Event::Leaves { server } if at < end => self.leaves(server),
                 Event::Flip { .. } | Event::Leaves { .. } => {}
                 Event::Back { server } => self.back(server),
+                Event::Hears { client } => self.hears(client),
+                Event::Ramp => self.ramp(),
                 Event::Sample => self.sample(),
             }
         }
@@ -330,6 +345,7 @@ impl<'a> Simulation<'a> {
             server,
             sent: self.now,
             settled: false,
+            refused: false,
             came: (0, 0),
             said: Said::default(),
         };
@@ -359,12 +375,16 @@ impl<'a> Simulation<'a> {
         self.owed += self.fleet.probes;
         while self.owed >= 1.0 {
             self.owed -= 1.0;
-            let server = self.up[self.rng.below(self.up.len() as u32) as usize];
+            let up = &self.clients[client as usize].up;
+            let server = up[self.rng.below(up.len() as u32) as usize];
             self.events.push(at, Event::Asked { client, server });
         }
     }
 
     fn asked(&mut self, client: u32, server: u32) {
+        if self.refuses(server, self.now) {
+            return;
+        }
         let said = self.look(server);
         let at = self.after(self.one_way());
         let told = Event::Told {
@@ -429,15 +449,17 @@ impl<'a> Simulation<'a> {
         match self.rule {
             Rule::Of(_) => {
                 let Client {
+                    up,
                     view,
                     picker,
                     context,
                     ..
                 } = &mut self.clients[client as usize];
                 context.set_now(Timestamp::from_nanos(self.now));
-                let server = picker.pick(context).filter(|&index| index < servers)?;
-                view.begin(server, self.lease.slot());
-                Some(up[server as usize])
+                let index = picker.pick(context)?;
+                let server = *up.get(index as usize)?;
+                view.begin(index, self.lease.slot());
+                Some(server)
             }
             Rule::Oracle(choices) => {
                 let mut drawn = Vec::with_capacity(*choices as usize);
@@ -473,6 +495,12 @@ impl<'a> Simulation<'a> {
 
     fn received(&mut self, call: u32) {
         let server = self.calls[call as usize].server;
+        if self.refuses(server, self.calls[call as usize].sent) {
+            self.calls[call as usize].refused = true;
+            let at = self.after(self.one_way());
+            self.events.push(at, Event::Answered { call });
+            return;
+        }
         self.calls[call as usize].came = (self.now, self.queue(server) as u32);
         let now = Timestamp::from_nanos(self.now);
         let state = &mut self.servers[server as usize];
@@ -543,7 +571,9 @@ impl<'a> Simulation<'a> {
     }
 
     fn answered(&mut self, call: u32) {
-        let outcome = if self.fails(self.calls[call as usize].server) {
+        let outcome = if self.calls[call as usize].refused {
+            Outcome::NotSent
+        } else if self.fails(self.calls[call as usize].server) {
             Outcome::ServerError
         } else {
             Outcome::Success
@@ -590,7 +620,8 @@ impl<'a> Simulation<'a> {
         };
         // The last one stays, whatever the plan: somebody has to answer.
         if self.up.len() > 1 {
-            self.up.retain(|&up| up != server);
+            self.up = self.up.iter().copied().filter(|&up| up != server).collect();
+            self.servers[server as usize].left = Some(self.now);
             self.tell_clients();
             let at = self.after(deploy.away_seconds * SECOND);
             self.events.push(at, Event::Back { server });
@@ -598,22 +629,92 @@ impl<'a> Simulation<'a> {
     }
 
     fn back(&mut self, server: u32) {
-        let cold = self.fleet.deploy.map_or(0.0, |deploy| deploy.cold_seconds);
-        self.servers[server as usize].cold_until = self.after(cold * SECOND);
+        let deploy = self.fleet.deploy.unwrap_or_default();
+        let cold_until = self.after(deploy.cold_seconds * SECOND);
+        let state = &mut self.servers[server as usize];
+        (state.left, state.back) = (None, Some(self.now));
+        state.cold_until = cold_until;
         let at = self.up.partition_point(|&up| up < server);
-        self.up.insert(at, server);
+        let (before, behind) = self.up.split_at(at);
+        self.up = before
+            .iter()
+            .chain(&[server])
+            .chain(behind)
+            .copied()
+            .collect();
         self.tell_clients();
+        for second in 1..=deploy.slow_start_seconds.ceil() as u32 {
+            let at = self.after(f64::from(second) * SECOND);
+            self.events.push(at, Event::Ramp);
+        }
+    }
+
+    /// Whether a server is away and takes no calls that are sent then.
+    fn refuses(&self, server: u32, sent: u64) -> bool {
+        let grace = self.fleet.deploy.map_or(0.0, |deploy| deploy.grace_seconds);
+        let left = self.servers[server as usize].left;
+        left.is_some_and(|left| sent > left.saturating_add((grace * SECOND) as u64))
+    }
+
+    /// That the set has changed, now or later.
+    fn tell_clients(&mut self) {
+        let heard = self.fleet.deploy.map_or(0.0, |deploy| deploy.heard_seconds);
+        for client in 0..self.clients.len() as u32 {
+            if heard > 0.0 {
+                let late = unit(&mut self.rng) * heard * SECOND;
+                let at = self.after(late);
+                self.events.push(at, Event::Hears { client });
+            } else {
+                self.hears(client);
+            }
+        }
     }
 
     /// As a balancer would: a view of those that are up, and the picker for it.
-    fn tell_clients(&mut self) {
+    fn hears(&mut self, client: u32) {
+        self.clients[client as usize].up = Arc::clone(&self.up);
+        self.build(client as usize);
+    }
+
+    /// Weights have grown.
+    fn ramp(&mut self) {
+        for client in 0..self.clients.len() {
+            self.build(client);
+        }
+    }
+
+    fn build(&mut self, client: usize) {
         let Rule::Of(strategy) = self.rule else {
             return;
         };
-        for client in &mut self.clients {
-            client.view = client.all.of_some(&self.up);
-            client.picker = strategy.rebuild(&client.view, &*client.picker);
+        let weights = self.weights(&self.clients[client].up);
+        let client = &mut self.clients[client];
+        client.view = client.all.of_some(&client.up);
+        if let Some(weights) = weights {
+            client.view = client.view.with_weights(weights);
         }
+        client.picker = strategy.rebuild(&client.view, &*client.picker);
+    }
+
+    /// In thousandths, where one of these servers has less than its whole weight.
+    fn weights(&self, servers: &[u32]) -> Option<Arc<[u32]>> {
+        let window = self.fleet.deploy?.slow_start_seconds;
+        if window <= 0.0 {
+            return None;
+        }
+        let ramp = SlowStart::new(Duration::from_secs_f64(window));
+        let weight = |&server: &u32| {
+            let back = self.servers[server as usize].back;
+            let factor = back.map_or(1.0, |back| {
+                ramp.factor(Duration::from_nanos(self.now.saturating_sub(back)))
+            });
+            (1_000.0 * factor) as u32
+        };
+        let weights: Arc<[u32]> = servers.iter().map(weight).collect();
+        weights
+            .iter()
+            .any(|&weight| weight < 1_000)
+            .then_some(weights)
     }
 
     fn sample(&mut self) {

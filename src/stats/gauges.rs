@@ -1,6 +1,8 @@
 //! What time tells of one endpoint: how long its calls take, what they cost, and
 //! how likely they fail.
 
+use std::time::Duration;
+
 use super::Outcome;
 use super::latency::Latency;
 use super::peak::Peak;
@@ -16,6 +18,9 @@ pub(super) struct Cost {
     peak: Peak,
     trouble: Trouble,
 }
+
+/// The longest that a server is left alone at its word: what Envoy waits at most.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// The gauges of one endpoint, where they lie in its page.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +57,16 @@ impl Gauges<'_> {
         self.cost.peak.cost(now)
     }
 
-    /// How likely the next call fails, in 0..=1, by those that did; 0 where that is not recorded.
+    /// Takes in that the server asked to be left alone for so long: a call there costs as much, at
+    /// first, and the price falls as that of any other peak.
+    pub(crate) fn pushed_back(self, wait: Duration, now: Timestamp) {
+        let wait = wait.min(LONGEST_WAIT);
+        self.cost.peak.record(wait.as_nanos() as u64, true, now);
+        self.cost.trouble.push_back(wait.as_secs_f32(), now);
+    }
+
+    /// How likely the next call fails, in 0..=1, by those that did, and above for an endpoint that
+    /// asked to be left alone: what a call costs, in calls that fail. 0 where that is not recorded.
     #[inline]
     pub(crate) fn trouble(self, now: Timestamp) -> f32 {
         self.cost.trouble.share(now)

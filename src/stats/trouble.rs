@@ -12,6 +12,9 @@ use crate::time::Timestamp;
 /// and count as if all calls failed: so at most two calls are lost to an endpoint that begins to
 /// fail, while one call in a hundred that fails everywhere keeps no endpoint from its work.
 ///
+/// An endpoint that asks to be left alone for some seconds counts as if as many calls in a row failed
+/// for each that is sent there, as a failed call is priced at a second.
+///
 /// The share (an `f32`, below 0 when the last call failed) and the time it was computed at share
 /// one word.
 #[derive(Debug, Default)]
@@ -26,7 +29,7 @@ const LEAST: f32 = 1e-6;
 const STEP: f32 = 1.0 / 64.0;
 
 impl Trouble {
-    /// In 0..=1.
+    /// In 0..=1, and above where the endpoint asked to be left alone.
     #[inline]
     pub(super) fn share(&self, now: Timestamp) -> f32 {
         let word = self.0.load(Ordering::Relaxed);
@@ -48,18 +51,27 @@ impl Trouble {
 
     #[inline(never)]
     fn change(&self, failed: bool, now: Timestamp) {
+        self.update(now, |word, share, kept| match (failed, word) {
+            (true, NONE) => -1.0,
+            (true, _) if share < 0.0 => -kept.max(1.0),
+            (true, _) => -(kept + (1.0 - kept).max(0.0) * STEP),
+            (false, _) => (kept * (1.0 - STEP)).max(LEAST),
+        });
+    }
+
+    /// Takes in that the endpoint asked to be left alone for so many seconds.
+    pub(super) fn push_back(&self, seconds: f32, now: Timestamp) {
+        self.update(now, |_, _, kept| -seconds.max(kept).max(LEAST));
+    }
+
+    /// By the word, its share, and what is left of that.
+    fn update(&self, now: Timestamp, next: impl Fn(u64, f32, f32) -> f32) {
         let tick = tick_of(now);
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let (share, last) = unpack(word);
             let kept = share.abs() * (1.0 - gain(elapsed(last, tick)));
-            let next = match (failed, word) {
-                (true, NONE) => -1.0,
-                (true, _) if share < 0.0 => -1.0,
-                (true, _) => -(kept + (1.0 - kept) * STEP),
-                (false, _) => (kept * (1.0 - STEP)).max(LEAST),
-            };
-            let next = pack(next, tick);
+            let next = pack(next(word, share, kept), tick);
             match self
                 .0
                 .compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed)
@@ -103,6 +115,25 @@ mod tests {
         let trouble = Trouble::default();
         trouble.record(true, at(0));
         assert_eq!(trouble.share(at(0)), 1.0);
+    }
+
+    #[test]
+    fn who_asks_to_be_left_alone_is_for_longer_than_who_fails() {
+        let trouble = Trouble::default();
+        trouble.record(false, at(0));
+        trouble.push_back(20.0, at(0));
+        assert_eq!(trouble.share(at(0)), 20.0);
+        // More failures make it no better, nor does a shorter time.
+        trouble.record(true, at(1));
+        trouble.record(true, at(1));
+        trouble.push_back(2.0, at(1));
+        assert!((trouble.share(at(1)) - 20.0).abs() < 0.01);
+        let later = trouble.share(at(20_000));
+        assert!((later - 20.0 * (-2.0_f32).exp()).abs() < 0.01, "{later}");
+        // Nothing was asked, which is no outage either.
+        let none = Trouble::default();
+        none.push_back(0.0, at(0));
+        assert_eq!(none.share(at(0)), 0.0);
     }
 
     #[test]

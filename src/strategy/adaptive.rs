@@ -2,7 +2,6 @@
 
 use super::alias::WeightedDraw;
 use super::{BoxPicker, PickContext, Picker, Strategy};
-use crate::stats::Held;
 use crate::time::Timestamp;
 use crate::view::{NodeIndex, View};
 
@@ -23,9 +22,11 @@ use crate::view::{NodeIndex, View};
 ///   others that reported about then: a server that reported before a burst began is no idle one.
 ///   Without reports it is one and our own calls in flight;
 /// - failures are added to the load as the calls that could be waited for meanwhile, a failed call
-///   at a second. One failure among successes is a blip; two in a row, or one before any success,
-///   count as if all calls failed, until time tells otherwise (they fall to a third every ten
-///   seconds).
+///   at a second, and at more where the server said when to come back; where all calls fail, so
+///   often for each that waits there. One failure among successes
+///   is a blip; two in a row, or one before any success, count as if all calls failed, until time
+///   tells otherwise (they fall to a third every ten seconds, so that an endpoint of a service that
+///   takes 10 ms a call is tried again after a minute).
 ///
 /// With weights, endpoints are drawn by them and calls are compared per unit of weight. An endpoint
 /// of which nothing is known gets one call, and more when that has ended. Of two that are idle, a
@@ -64,7 +65,7 @@ impl Strategy for Adaptive {
 }
 
 /// Of a hundred servers, a few would miss those that just said that they are idle.
-const LOOK: u32 = 32;
+const LOOK: usize = 32;
 
 /// A failed call costs its caller at least a retry: Finagle's second, in nanoseconds.
 const FAILURE: f32 = 1e9;
@@ -81,21 +82,32 @@ const PATIENCE: f32 = 0.2;
 /// latencies.
 const NOISE: f32 = 0.8;
 
+/// Failures that no longer tell an idle endpoint from another; the cube of one and this is less than
+/// what [`NOISE`] is.
+const FORGIVEN: f32 = 1.0 / 16.0;
+
 struct Scored {
     view: View,
     draw: WeightedDraw,
     mean_weight: f32,
 }
 
-#[derive(Clone, Copy)]
-struct Candidate {
-    index: NodeIndex,
+/// What is known of the endpoints that are looked at, in lists, so that a processor works at several
+/// at once.
+struct Candidates {
+    len: usize,
+    index: [NodeIndex; LOOK],
     /// Nanoseconds; 0 where none is known.
-    latency: f32,
-    /// Calls of our own in flight.
-    own: f32,
-    held: Option<Held>,
-    trouble: f32,
+    latency: [f32; LOOK],
+    /// Calls of our own in flight, and how many of them there were when the server told its load.
+    own: [f32; LOOK],
+    own_then: [f32; LOOK],
+    /// By how many calls the server held more than others then, and how long ago in nanoseconds;
+    /// below 0 where it never told.
+    surplus: [f32; LOOK],
+    age: [f32; LOOK],
+    trouble: [f32; LOOK],
+    usual: Usual,
 }
 
 /// What is usual among the candidates.
@@ -104,6 +116,8 @@ struct Usual {
     latency: Mean,
     held: Mean,
     surplus: Mean,
+    /// Whether there is any.
+    trouble: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -124,94 +138,128 @@ impl Mean {
     }
 }
 
-impl Usual {
-    fn add(&mut self, candidate: &Candidate) {
-        if candidate.latency > 0.0 {
-            self.latency.add(candidate.latency);
+impl Candidates {
+    fn none() -> Self {
+        Self {
+            len: 0,
+            index: [0; LOOK],
+            latency: [0.0; LOOK],
+            own: [0.0; LOOK],
+            own_then: [0.0; LOOK],
+            surplus: [0.0; LOOK],
+            age: [-1.0; LOOK],
+            trouble: [0.0; LOOK],
+            usual: Usual::default(),
         }
-        if let Some(held) = candidate.held {
-            self.held.add(held.calls);
-            self.surplus.add(held.surplus);
+    }
+
+    #[inline]
+    fn add(&mut self, view: &View, index: NodeIndex, now: Timestamp) {
+        let at = self.len % LOOK;
+        self.len = at + 1;
+        let stats = view.node(index).stats();
+        self.index[at] = index;
+        self.own[at] = view.in_flight(index) as f32;
+        let Some(gauges) = view.gauges(index) else {
+            return;
+        };
+        let latency = gauges.falling_latency(now);
+        if latency > 0.0 {
+            self.latency[at] = latency;
+            self.usual.latency.add(latency);
         }
+        if let Some(held) = stats.held(now) {
+            (self.surplus[at], self.age[at]) = (held.surplus, held.age);
+            self.own_then[at] = held.own as f32;
+            self.usual.held.add(held.calls);
+            self.usual.surplus.add(held.surplus);
+        }
+        let trouble = gauges.trouble(now);
+        if trouble > 0.0 {
+            self.trouble[at] = trouble;
+            self.usual.trouble = true;
+        }
+    }
+
+    /// The calls that each holds, as far as is known.
+    fn calls(&self) -> [f32; LOOK] {
+        if self.usual.held.count == 0.0 {
+            return self.own;
+        }
+        let patience = self.usual_latency() * PATIENCE;
+        let (held, surplus) = (self.usual.held.get(), self.usual.surplus.get());
+        std::array::from_fn(|at| {
+            let fresh = patience / (patience + self.age[at]);
+            let told = held + (self.surplus[at] - surplus) * fresh;
+            let told = (told + self.own[at] - self.own_then[at]).max(self.own[at]);
+            if self.age[at] < 0.0 {
+                self.own[at]
+            } else {
+                told
+            }
+        })
+    }
+
+    fn usual_latency(&self) -> f32 {
+        self.usual.latency.get().max(1.0)
+    }
+
+    /// The calls that failures stand for, beside so many that wait; and latencies with them, as what
+    /// fails is no quicker than what works. Its own falls as its trouble does while nobody calls,
+    /// and one over the other would never.
+    #[cold]
+    fn failures(&mut self, calls: &[f32; LOOK]) -> [f32; LOOK] {
+        let usual = self.usual_latency();
+        std::array::from_fn(|at| {
+            let trouble = self.trouble[at];
+            if trouble == 0.0 {
+                return 0.0;
+            }
+            self.latency[at] = self.latency[at].max(usual);
+            // Where most calls fail, so do those that wait there.
+            trouble * FAILURE / self.latency[at] * (1.0 + trouble.min(1.0) * calls[at])
+        })
+    }
+
+    /// The best, by the calls that each holds for its weight.
+    fn best(&mut self, calls: &[f32; LOOK]) -> Option<NodeIndex> {
+        let failures = if self.usual.trouble {
+            self.failures(calls)
+        } else {
+            [0.0; LOOK]
+        };
+        let costs: [f32; LOOK] = std::array::from_fn(|at| {
+            let load = 1.0 + calls[at] + failures[at];
+            let cost = self.latency[at].sqrt() * load * load * load;
+            if self.latency[at] == 0.0 && self.own[at] > 0.0 {
+                UNKNOWN * (1.0 + calls[at])
+            } else {
+                cost
+            }
+        });
+        let mut best: Option<(f32, bool, NodeIndex)> = None;
+        for at in 0..self.len.min(LOOK) {
+            let is_idle = calls[at] == 0.0 && failures[at] < FORGIVEN;
+            let is_better = best.is_none_or(|(lowest, idle, _)| {
+                let noise = if is_idle && idle { NOISE } else { 1.0 };
+                costs[at] < lowest * noise
+            });
+            if is_better {
+                best = Some((costs[at], is_idle, self.index[at]));
+            }
+        }
+        best.map(|(.., index)| index)
     }
 }
 
 impl Scored {
-    #[inline]
-    fn candidate(&self, index: NodeIndex, now: Timestamp) -> Candidate {
-        let stats = self.view.node(index).stats();
-        Candidate {
-            index,
-            latency: stats.gauges().falling_latency(now),
-            own: self.view.in_flight(index) as f32,
-            held: stats.held(now),
-            trouble: stats.gauges().trouble(now),
-        }
-    }
-
-    /// The best of them.
-    fn best(&self, candidates: &[Candidate], usual: &Usual) -> Option<NodeIndex> {
-        let latency = usual.latency.get().max(1.0);
-        let (held, surplus) = (usual.held.get(), usual.surplus.get());
-        let patience = latency * PATIENCE;
-        let mut best: Option<(Score, NodeIndex)> = None;
-        for candidate in candidates {
-            let calls = candidate.held.map_or(candidate.own, |said| {
-                let fresh = patience / (patience + said.age);
-                let calls = held + (said.surplus - surplus) * fresh;
-                (calls + candidate.own - said.own as f32).max(candidate.own)
-            });
-            let score = self.score(candidate, calls, latency);
-            if best.is_none_or(|(lowest, _)| score.is_below(lowest)) {
-                best = Some((score, candidate.index));
-            }
-        }
-        best.map(|(_, index)| index)
-    }
-
-    #[inline]
-    fn score(&self, candidate: &Candidate, mut calls: f32, usual_latency: f32) -> Score {
+    /// By weight, as an endpoint of mean weight has them.
+    fn weigh(&self, candidates: &Candidates, calls: &mut [f32; LOOK]) {
         if !self.view.is_uniform() {
-            calls *= self.mean_weight / self.view.weight(candidate.index) as f32;
-        }
-        let latency = match candidate.latency {
-            // Only failures, so far.
-            0.0 if candidate.trouble > 0.0 => usual_latency,
-            0.0 if candidate.own > 0.0 => {
-                return Score {
-                    cost: UNKNOWN * (1.0 + calls),
-                    is_idle: false,
-                };
+            for (calls, &index) in calls.iter_mut().zip(&candidates.index[..candidates.len]) {
+                *calls *= self.mean_weight / self.view.weight(index) as f32;
             }
-            latency => latency,
-        };
-        let mut waits = calls;
-        if candidate.trouble > 0.0 {
-            waits += candidate.trouble * FAILURE / latency.max(1.0);
         }
-        let load = 1.0 + waits;
-        Score {
-            cost: latency.sqrt() * load * load * load,
-            is_idle: waits == 0.0,
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Score {
-    cost: f32,
-    is_idle: bool,
-}
-
-impl Score {
-    #[inline]
-    fn is_below(self, other: Self) -> bool {
-        let noise = if self.is_idle && other.is_idle {
-            NOISE
-        } else {
-            1.0
-        };
-        self.cost < other.cost * noise
     }
 }
 
@@ -222,19 +270,10 @@ impl Picker for Scored {
             return context.first_untried(&self.view, 0);
         }
         let now = context.now();
-        let nobody = Candidate {
-            index: 0,
-            latency: 0.0,
-            own: 0.0,
-            held: None,
-            trouble: 0.0,
-        };
-        let mut candidates = [nobody; LOOK as usize];
-        let mut found = 0;
-        let mut usual = Usual::default();
+        let mut candidates = Candidates::none();
         let start = context.rng().below(n);
         let is_first_try = context.tried().is_empty();
-        for at in 0..LOOK.min(n) {
+        for at in 0..n.min(LOOK as u32) {
             let index = if self.view.is_uniform() {
                 let index = start + at;
                 if index < n { index } else { index - n }
@@ -242,13 +281,12 @@ impl Picker for Scored {
                 self.draw.draw(context.rng())
             };
             if is_first_try || context.may_pick(&self.view, index) {
-                let candidate = self.candidate(index, now);
-                usual.add(&candidate);
-                candidates[found] = candidate;
-                found += 1;
+                candidates.add(&self.view, index, now);
             }
         }
-        let best = self.best(&candidates[..found], &usual);
+        let mut calls = candidates.calls();
+        self.weigh(&candidates, &mut calls);
+        let best = candidates.best(&calls);
         // None where those that were drawn have been tried.
         best.or_else(|| context.first_untried(&self.view, start))
     }

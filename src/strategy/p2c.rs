@@ -42,7 +42,9 @@ impl P2c {
     /// that turns slow is left alone after its first slow call, and is tried
     /// again some time later. A failed call counts as one of a second at least:
     /// Finagle's own prices an answer of 500 within a millisecond as a fast
-    /// one, and draws calls to the endpoint that gives it.
+    /// one, and draws calls to the endpoint that gives it. One to a server that
+    /// says [when to come back](crate::Pick::push_back) counts as one that
+    /// takes till then.
     ///
     /// An endpoint of which nothing is known gets one call, and further ones
     /// when that has ended, unless the other one is no better.

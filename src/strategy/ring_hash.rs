@@ -12,7 +12,8 @@ use crate::hash::{HashRing, HashRingBuilder, Table as _};
 use crate::view::View;
 
 /// Calls of one key go to one endpoint, the same from every client, and when an endpoint comes,
-/// goes or changes its weight, only keys that it gains or loses move: a [`HashRing`].
+/// goes or changes its weight, only keys that it gains or loses move: a [`HashRing`]. So they do
+/// while its weight grows in a [slow start](crate::health::slow_start).
 ///
 /// For caches and sessions on endpoints that come and go. The greatest share is some 1.3 of the
 /// mean; [`Maglev`](super::Maglev)'s are even, and move a few keys more. A pick reads one cache line
@@ -103,11 +104,18 @@ impl RingHash {
         (1 << 22).max(u64::from(endpoints) * 160)
     }
 
+    /// While a weight grows, a view counts all of them finer. An endpoint that has its whole weight
+    /// keeps its points then, and so its keys.
     fn builder(self, view: &View) -> HashRingBuilder {
         let weight: u64 = view.weights().iter().copied().map(u64::from).sum();
         let wanted = u128::from(weight) * u128::from(self.vnodes);
         let limit = u128::from(Self::limit(view.len()));
-        let mut unit = self.unit_weight;
+        let own = view.endpoints().iter().map(|endpoint| endpoint.weight());
+        let finer = view.weights().iter().zip(own);
+        let finer = finer.map(|(&weight, own)| f64::from(weight) / f64::from(own));
+        let unit = f64::from(self.unit_weight) * finer.fold(0.0, f64::max);
+        // At least 1, and a float is cut to what fits.
+        let mut unit = (unit.round() as u32).max(1);
         while wanted / u128::from(unit) > limit && unit < u32::MAX {
             unit = unit.saturating_mul(2);
         }
@@ -134,14 +142,17 @@ impl RingHash {
         let mut changes = Vec::new();
         // By the new view's positions; those that are added have none yet.
         let mut in_table = Vec::with_capacity(new.len());
+        let (weights_before, weights) = (before.view.weights(), view.weights());
         merge(old, new, |was, is| {
             let index = was.map(|(at, _)| index_of(at));
             in_table.extend(is.map(|_| index.unwrap_or(Places::NOWHERE)));
             match (was, is, index) {
-                (Some((_, was)), Some((_, is)), Some(_)) if Arc::ptr_eq(was, is) => {}
-                (Some((_, was)), Some((_, is)), Some(index)) if name(was) == name(is) => {
-                    if was.weight() != is.weight() {
-                        changes.push(Change::Weight(index, is.weight()));
+                (Some((before, was)), Some((at, is)), Some(index))
+                    if Arc::ptr_eq(was, is) || name(was) == name(is) =>
+                {
+                    // The view's, since a ramp changes no endpoint.
+                    if weights_before[before] != weights[at] {
+                        changes.push(Change::Weight(index, weights[at]));
                     }
                 }
                 (_, is, index) => {
@@ -162,9 +173,7 @@ impl RingHash {
                 Change::Removed(index) => ring = ring.with_node_removed(index).ok()?,
                 Change::Added(at) => {
                     // A name that another has is refused, and the ring built afresh.
-                    let (added, index) = ring
-                        .with_node_added(name(&new[at]), new[at].weight())
-                        .ok()?;
+                    let (added, index) = ring.with_node_added(name(&new[at]), weights[at]).ok()?;
                     (ring, in_table[at]) = (added, index);
                 }
             }
