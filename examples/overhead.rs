@@ -5,14 +5,15 @@
 //! order in which the balanced one was sent to them, so that the way of a call is
 //! all that differs. They take turns, a few milliseconds each, and are compared
 //! turn by turn, as a machine is never the same for long. Clients and servers share
-//! a thread, so that a call is nothing but work.
+//! a thread, so that a call is nothing but work. All of it is set up several times,
+//! and the figures of each set-up differ by more than those of its turns: it depends
+//! on where things come to lie in memory.
 //!
 //! `cargo run --release --example overhead`. It ends with 1 when the cost is
 //! beyond the goal: 3 % of throughput and 5 µs at the median.
 
 mod common;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,7 +28,8 @@ use waypost::resilience::Retry;
 use waypost::{Balancer, Fixed};
 
 const SERVERS: [&str; 4] = ["0", "1", "2", "3"];
-const ROUNDS: usize = 1_500;
+const SETUPS: usize = 10;
+const ROUNDS: usize = 150;
 const CALLS: usize = 100;
 
 /// Calls each of these, one after the other; how long each took, and who answered.
@@ -60,7 +62,7 @@ where
 
 struct Turn {
     took: Vec<Duration>,
-    servers: VecDeque<usize>,
+    servers: Vec<usize>,
 }
 
 impl Turn {
@@ -73,26 +75,35 @@ impl Turn {
 #[derive(Default)]
 struct Compared {
     took: Vec<Duration>,
-    /// The share of the throughput that each round lost, in per cent.
-    lost: Vec<f64>,
+    /// The share of the throughput that each round lost, in per cent, by set-ups.
+    lost: Vec<Vec<f64>>,
 }
 
 impl Compared {
-    fn add(&mut self, turn: Turn, bare: &Turn) {
-        self.lost.push((1.0 - bare.whole() / turn.whole()) * 100.0);
+    fn add(&mut self, setup: usize, turn: Turn, bare: &Turn) {
+        self.lost.resize_with(setup + 1, Vec::new);
+        self.lost[setup].push((1.0 - bare.whole() / turn.whole()) * 100.0);
         self.took.extend(turn.took);
     }
 
-    /// The median of what was lost, and between what it is with 95 % certainty: of n
-    /// rounds, those √n to either side of the middle.
-    fn lost(&mut self) -> [f64; 3] {
-        self.lost.sort_unstable_by(f64::total_cmp);
-        let (middle, aside) = (
-            self.lost.len() / 2,
-            (self.lost.len() as f64).sqrt() as usize,
-        );
-        [middle - aside, middle, middle + aside].map(|at| self.lost[at])
+    /// The median of what was lost, and the least and the greatest of a set-up.
+    fn lost(&self) -> [f64; 3] {
+        let mut setups: Vec<f64> = self.lost.iter().cloned().map(median).collect();
+        setups.sort_unstable_by(f64::total_cmp);
+        [setups[0], median(self.lost.concat()), setups[SETUPS - 1]]
     }
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_unstable_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+#[derive(Default)]
+struct Measured {
+    bare: Vec<Duration>,
+    with_retries: Compared,
+    sent_once: Compared,
 }
 
 /// In microseconds.
@@ -101,8 +112,18 @@ fn percentile(took: &mut [Duration], share: f64) -> f64 {
     took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
+    let mut measured = Measured::default();
+    for setup in 0..SETUPS {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(compare(setup, &mut measured))?;
+    }
+    tell(measured)
+}
+
+async fn compare(setup: usize, measured: &mut Measured) -> Result<()> {
     let mut servers = Vec::new();
     for name in SERVERS {
         servers.push(Server::start(name).await?);
@@ -124,14 +145,14 @@ async fn main() -> Result<()> {
         .iter()
         .map(parse)
         .collect::<Result<Vec<Uri>, _>>()?;
-    let same = |servers: VecDeque<usize>| servers.into_iter().map(|server| direct[server].clone());
+    let same = |servers: Vec<usize>| servers.into_iter().map(|server| direct[server].clone());
     let logical: Uri = "http://users/v1/me".parse()?;
     let balanced = || std::iter::repeat_n(logical.clone(), CALLS);
-    let order = (0..CALLS).map(|call| call % SERVERS.len()).collect();
-    let mut order = measure(&bare, same(order)).await?.servers;
-
-    let mut without = Vec::new();
-    let (mut with_retries, mut sent_once) = (Compared::default(), Compared::default());
+    // All are connected to, and everything is warm.
+    let in_turn = (0..CALLS).map(|call| call % SERVERS.len()).collect();
+    measure(&bare, same(in_turn)).await?;
+    measure(&once, balanced()).await?;
+    let mut order = measure(&retrying, balanced()).await?.servers;
     for round in 0..ROUNDS {
         // Each is the first, the second and the last in turn.
         let (mut first, mut second, mut third) = (None, None, None);
@@ -144,30 +165,35 @@ async fn main() -> Result<()> {
         }
         if let (Some(bare), Some(mut retrying), Some(once)) = (first, second, third) {
             order = std::mem::take(&mut retrying.servers);
-            with_retries.add(retrying, &bare);
-            sent_once.add(once, &bare);
-            without.extend(bare.took);
+            measured.with_retries.add(setup, retrying, &bare);
+            measured.sent_once.add(setup, once, &bare);
+            measured.bare.extend(bare.took);
         }
     }
+    Ok(())
+}
 
+fn tell(measured: Measured) -> Result<()> {
+    let Measured {
+        mut bare,
+        with_retries,
+        sent_once,
+    } = measured;
     println!(
-        "{} calls each      p50 µs  p99 µs  lost throughput (95 %)",
-        without.len()
+        "{} calls each      p50 µs  p99 µs  lost throughput",
+        bare.len()
     );
-    let p50 = percentile(&mut without, 0.5);
+    let p50 = percentile(&mut bare, 0.5);
     println!(
         "bare client       {p50:>9.2} {:>7.1}",
-        percentile(&mut without, 0.99)
+        percentile(&mut bare, 0.99)
     );
     let mut beyond = false;
-    for (name, compared) in [
-        ("with retries", &mut with_retries),
-        ("sent once", &mut sent_once),
-    ] {
+    for (name, mut compared) in [("with retries", with_retries), ("sent once", sent_once)] {
         let own = percentile(&mut compared.took, 0.5);
         let [low, lost, high] = compared.lost();
         println!(
-            "{name:<17} {own:>9.2} {:>7.1}  {lost:.2} % ({low:.2} to {high:.2}), {:+.2} µs at p50",
+            "{name:<17} {own:>9.2} {:>7.1}  {lost:.2} % (set-ups: {low:.2} to {high:.2}), {:+.2} µs at p50",
             percentile(&mut compared.took, 0.99),
             own - p50,
         );
