@@ -181,9 +181,9 @@ async fn what_cannot_be_routed_is_refused_and_never_counted_as_answered() {
 async fn an_error_shows_no_user_and_no_query() {
     let server = Server::start("a").await;
     let balancer = users([server.endpoint()]).await;
-    let names = Directory::new(Fixed::addresses(["127.0.0.1:9"]).expect("it is an address"));
+    let directory = Directory::new(Fixed::addresses(["127.0.0.1:9"]).expect("it is an address"));
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let named = BalanceLayer::directory(names)
+    let named = BalanceLayer::directory(directory)
         .per_endpoint(move |_: &Endpoint| Ok::<_, std::io::Error>(client.clone()));
     for (error, place) in [
         (

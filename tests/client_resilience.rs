@@ -508,10 +508,10 @@ async fn what_is_sent_again_is_all_that_was_asked() {
         };
         assert_eq!(answer.expect("503 is an answer").status(), 503);
 
-        let seen = seen.lock().expect("no test panics here");
+        let seen = std::mem::take(&mut *seen.lock().expect("no test panics here"));
         assert_eq!(seen.len(), 3);
         let mut authorities: Vec<_> = Vec::new();
-        for (head, body) in seen.iter() {
+        for (head, body) in seen {
             assert_eq!(
                 (&head.method, head.version),
                 (&Method::PUT, http::Version::HTTP_10)

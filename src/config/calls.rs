@@ -135,7 +135,7 @@ fn positive(path: &str, time: Option<Duration>) -> Result<Option<Duration>, Erro
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClassifyConfig {
-    /// [`HttpStatus`].
+    /// [`HttpStatus`](crate::client::HttpStatus).
     #[default]
     Http,
     /// [`GrpcStatus`].

@@ -199,6 +199,10 @@ impl Batch {
 pub struct RetryTokens(State);
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each service, and the largest is the default"
+)]
 enum State {
     Share {
         calls: Window,
