@@ -29,7 +29,7 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 const BACKENDS: usize = 4;
 const ROUNDS: u32 = 5;
-const LASTS: Duration = Duration::from_secs(3);
+const LASTS: Duration = Duration::from_secs(1);
 
 /// What was measured of one of them.
 #[derive(Default)]

@@ -4,9 +4,12 @@
 mod client_common;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use client_common::{dead, endpoint, eventually, in_flight, totals, totals_of, users};
+use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
@@ -26,6 +29,7 @@ use waypost::{Balancer, Endpoint, EndpointSet};
 struct Server {
     id: &'static str,
     address: SocketAddr,
+    connected: Arc<AtomicUsize>,
     runtime: Option<Runtime>,
 }
 
@@ -43,15 +47,21 @@ impl Server {
         let listener = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await;
         let listener = listener.expect("no panic").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
+        let connected = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connected);
+        let incoming = TcpIncoming::from(listener).inspect(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         let server = tonic::transport::Server::builder()
             .layer(load)
             .add_service(HealthServer::new(health))
-            .serve_with_incoming(TcpIncoming::from(listener));
+            .serve_with_incoming(incoming);
         runtime.spawn(server);
         let runtime = Some(runtime);
         Self {
             id,
             address,
+            connected,
             runtime,
         }
     }
@@ -139,6 +149,21 @@ async fn calls_are_spread_counted_and_timed() {
     for node in balancer.nodes() {
         assert_eq!(node.stats().totals().succeeded, 5);
         assert!(node.stats().latency().is_some());
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_has_as_many_connections_as_it_shall() {
+    for count in [1, 3] {
+        let servers = [Server::healthy("a").await, Server::healthy("b").await];
+        let balancer = users(servers.iter().map(Server::endpoint)).await;
+        let mut client = client(balancer.grpc().connections(count));
+        for _ in 0..4 * count {
+            client.check(ask()).await.expect("it is answered");
+        }
+        for server in &servers {
+            assert_eq!(server.connected.load(Ordering::Relaxed), count as usize);
+        }
     }
 }
 

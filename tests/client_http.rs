@@ -2,23 +2,30 @@
 
 mod client_common;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use client_common::{Server, dead, eventually, in_flight, told, totals, totals_of, users};
+use client_common::{
+    Server, dead, endpoint, eventually, in_flight, told, totals, totals_of, users,
+};
 use futures::channel::mpsc;
 use futures::future::{Ready, ready};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body as _, Incoming};
+use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
 use tower::{Layer as _, Service, ServiceExt as _};
 use waypost::client::http::{Balance, BalanceLayer, BoxError, CloneBody, Tracked};
 use waypost::resilience::{Attempts, Retry};
-use waypost::{Balancer, Endpoint, EndpointSet, Error};
+use waypost::{Balancer, Directory, Endpoint, EndpointSet, Error, Fixed};
 
 type Legacy = Client<HttpConnector, Full<Bytes>>;
 type Answer = Response<Tracked<Incoming>>;
@@ -167,6 +174,105 @@ async fn what_cannot_be_routed_is_refused_and_never_counted_as_answered() {
     assert!(ours(&error).is_unroutable(), "{error}");
     assert_eq!(server.served(), 0);
     assert_eq!((in_flight(&unix), totals(&unix).0), (0, 0));
+}
+
+/// A URI's user and query may be secrets, and errors are logged.
+#[tokio::test]
+async fn an_error_shows_no_user_and_no_query() {
+    let server = Server::start("a").await;
+    let balancer = users([server.endpoint()]).await;
+    let directory = Directory::new(Fixed::addresses(["127.0.0.1:9"]).expect("it is an address"));
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let named = BalanceLayer::directory(directory)
+        .per_endpoint(move |_: &Endpoint| Ok::<_, std::io::Error>(client.clone()));
+    for (error, place) in [
+        (
+            call(
+                &once(&balancer),
+                get("https://bob:hunter2@users/me?token=hunter2"),
+            )
+            .await,
+            "https://users/me",
+        ),
+        (
+            call(&named, get("http://bob:hunter2@10.0.0.1/me?token=hunter2")).await,
+            "http://10.0.0.1/me",
+        ),
+        (
+            call(&once(&balancer), get("/me?token=hunter2")).await,
+            "/me",
+        ),
+    ] {
+        let error = error.expect_err(place);
+        let texts = [
+            format!("{error}"),
+            format!("{error:?}"),
+            format!("{error:#?}"),
+        ];
+        assert!(texts[0].contains(place), "{error}");
+        assert!(
+            texts.iter().all(|text| !text.contains("hunter2")),
+            "{texts:?}"
+        );
+    }
+    assert_eq!(server.served(), 0);
+}
+
+/// A URI that is rewritten has the endpoint's address in `:authority`.
+#[tokio::test]
+async fn over_http2_calls_share_a_connection_to_each_endpoint() {
+    let (a, connected_a) = http2_server("a").await;
+    let (b, connected_b) = http2_server("b").await;
+    let balancer = users([a.clone(), b.clone()]).await;
+    let http2 = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    let client = BalanceLayer::new(balancer.clone())
+        .retry(Retry::default())
+        .layer(http2);
+    // One to each, so that what follows finds them connected.
+    for _ in 0..2 {
+        text(call(&client, get("http://users/")).await.expect("it is up")).await;
+    }
+    let calls = (0..20).map(|_| call(&client, get("http://users/v1/me?q=1")));
+    for answer in futures::future::join_all(calls).await {
+        let told = text(answer.expect("it is up")).await;
+        let of = |endpoint: &Endpoint| format!("{} users /v1/me?q=1", endpoint.address());
+        assert!([of(&a), of(&b)].contains(&told), "{told}");
+    }
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (22, 0, 0)));
+    assert_eq!(
+        (totals_of(&balancer, "a").0, totals_of(&balancer, "b").0),
+        (11, 11)
+    );
+    for connected in [connected_a, connected_b] {
+        assert_eq!(connected.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// Tells `:authority`, `Host` and the path; and how often it was connected to.
+async fn http2_server(id: &str) -> (Endpoint, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let connected = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&connected);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let tell = service_fn(|request: Request<Incoming>| async move {
+                let uri = request.uri();
+                let authority = uri.authority().map_or("-", |authority| authority.as_str());
+                let host = request.headers().get("host");
+                let host = host.map_or("-", |host| host.to_str().expect("it is text"));
+                let path = uri.path_and_query().map_or("-", |path| path.as_str());
+                let told = format!("{authority} {host} {path}");
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(told))))
+            });
+            let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(serving.serve_connection(TokioIo::new(stream), tell));
+        }
+    });
+    (endpoint(id, address), connected)
 }
 
 #[tokio::test]

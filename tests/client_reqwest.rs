@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use client_common::{Server, dead, in_flight, told, totals, totals_of, users};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error as CallError};
+use tower::ServiceExt as _;
 use waypost::client::reqwest::BalanceMiddleware;
 use waypost::resilience::{Attempts, Retry};
 use waypost::{Balancer, Directory, Fixed};
@@ -177,6 +178,43 @@ async fn another_host_passes_and_https_is_refused() {
     let error = client.get("https://users/").send().await;
     assert!(ours(&error.expect_err("it is https")).is_unroutable());
     assert_eq!((ours_.served(), totals(&balancer)), (0, (0, 0, 0)));
+}
+
+/// A URL's user and query may be secrets, and errors are logged.
+#[tokio::test]
+async fn an_error_shows_no_user_and_no_query() {
+    let balancer = users([dead("a")]).await;
+    let call = balanced(&balancer).get("https://bob:hunter2@users/me?token=hunter2");
+    let error = call.send().await.expect_err("it is https");
+    assert!(ours(&error).is_unroutable(), "{error}");
+    let texts = [format!("{}", ours(&error)), format!("{error:?}")];
+    assert!(texts[0].contains("https://users/me"), "{error}");
+    assert!(
+        texts.iter().all(|text| !text.contains("hunter2")),
+        "{texts:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_client_is_a_tower_service_too() {
+    let servers = [Server::start("a").await, Server::start("b").await];
+    let balancer = users(servers.iter().map(Server::endpoint)).await;
+    let service = tower::ServiceBuilder::new()
+        .concurrency_limit(1)
+        .service(balanced(&balancer));
+    for _ in 0..4 {
+        let url = "http://users/v1/me".parse().expect("it is a URL");
+        let request = reqwest::Request::new(reqwest::Method::GET, url);
+        let answer = service.clone().oneshot(request).await;
+        let answer = answer.expect("both are up");
+        assert_eq!(answer.url().as_str(), "http://users/v1/me");
+        assert_eq!(
+            told(&answer.text().await.expect("it is whole"), "host"),
+            "users"
+        );
+    }
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (4, 0, 0)));
+    assert_eq!((servers[0].served(), servers[1].served()), (2, 2));
 }
 
 #[tokio::test]

@@ -500,6 +500,81 @@ async fn a_streamed_body_is_recorded_and_sent_again() {
     }
 }
 
+/// Each attempt is the whole request; where a URI is rewritten, to another authority.
+#[tokio::test]
+async fn what_is_sent_again_is_all_that_was_asked() {
+    #[derive(Clone, Debug, PartialEq)]
+    struct Mark(u32);
+
+    for rewritten in [true, false] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let record = tower::service_fn({
+            let seen = Arc::clone(&seen);
+            move |request: Request<Full<Bytes>>| {
+                let (head, body) = request.into_parts();
+                seen.lock().expect("no test panics here").push((head, body));
+                std::future::ready(Ok::<_, BoxError>(
+                    Response::builder()
+                        .status(503)
+                        .body(Empty::<Bytes>::new())
+                        .expect("it is well-formed"),
+                ))
+            }
+        });
+        let mut asked = request(Method::PUT);
+        *asked.uri_mut() = "http://users/v1/me?q=1".parse().expect("it is a URI");
+        *asked.version_mut() = http::Version::HTTP_10;
+        for (name, value) in [("accept", "a"), ("x-own", "b"), ("accept", "c")] {
+            let value = value.parse().expect("it is a value");
+            asked.headers_mut().append(name, value);
+        }
+        asked.extensions_mut().insert(Mark(7));
+        let layer = BalanceLayer::new(manual(3)).retry(Retry::default().backoff(MS, MS));
+        let answer = if rewritten {
+            layer.layer(record).oneshot(asked).await
+        } else {
+            let factory = move |_: &Endpoint| Ok::<_, Infallible>(record.clone());
+            layer.per_endpoint(factory).oneshot(asked).await
+        };
+        assert_eq!(answer.expect("503 is an answer").status(), 503);
+
+        let seen = std::mem::take(&mut *seen.lock().expect("no test panics here"));
+        assert_eq!(seen.len(), 3);
+        let mut authorities: Vec<_> = Vec::new();
+        for (head, body) in seen {
+            assert_eq!(
+                (&head.method, head.version),
+                (&Method::PUT, http::Version::HTTP_10)
+            );
+            assert_eq!(head.uri.scheme_str(), Some("http"));
+            assert_eq!(
+                head.uri.path_and_query().expect("it has a path"),
+                "/v1/me?q=1"
+            );
+            let of = |name| head.headers.get_all(name).iter().collect::<Vec<_>>();
+            assert_eq!(of("accept"), ["a", "c"]);
+            assert_eq!(of("x-own"), ["b"]);
+            assert_eq!(of("host"), if rewritten { vec!["users"] } else { vec![] });
+            assert_eq!(head.extensions.get(), Some(&Mark(7)));
+            let body = body
+                .clone()
+                .collect()
+                .await
+                .expect("it is there")
+                .to_bytes();
+            assert_eq!(body, "hello");
+            authorities.push(head.uri.authority().expect("it has one").to_string());
+        }
+        authorities.sort_unstable();
+        let expected = if rewritten {
+            ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]
+        } else {
+            ["users"; 3]
+        };
+        assert_eq!(authorities, expected);
+    }
+}
+
 // ---- a client for each endpoint ---------------------------------------------
 
 #[tokio::test]

@@ -120,7 +120,8 @@ pub(super) struct Held {
     pub(super) pick: DetachedPick,
     /// If the body ends as it should.
     pub(super) outcome: Outcome,
-    pub(super) classify: Arc<dyn Classify>,
+    /// None for HTTP's, which reads no trailers.
+    pub(super) classify: Option<Arc<dyn Classify>>,
     pub(super) overdue: Option<Overdue>,
     _permit: Permit,
 }
@@ -231,12 +232,9 @@ where
         asked: Asked,
     ) -> Self {
         let settings = &services.settings;
-        // The clock is read for those alone who go by it: budgets of retries,
-        // throttles, timeouts and observers.
-        let timed = transport.may_repeat()
-            || service.state.throttles()
-            || settings.timeout.is_some()
-            || settings.observer.is_some();
+        // The clock is read for those alone who go by it.
+        let timed =
+            service.state.throttles() || settings.timeout.is_some() || settings.observer.is_some();
         let start = if timed {
             services.now()
         } else {
@@ -273,13 +271,17 @@ where
             Err(error) => return Err(self.refuse(error)),
         };
         if self.transport.may_repeat() {
-            self.service.state.tokens.asked(self.start);
+            let tokens = &self.service.state.tokens;
+            tokens.asked_about(|| self.services.now());
         }
         let mut tried = Tried::new();
         let mut attempts = 1;
-        let mut pick = match self.first_pick(&mut tried).await {
+        let mut pick = match self.pick(&mut tried) {
             Ok(pick) => pick,
-            Err(error) => return Err(self.refuse(error)),
+            Err(error) => match Box::pin(self.pick_later(error, &mut tried)).await {
+                Ok(pick) => pick,
+                Err(error) => return Err(self.refuse(error)),
+            },
         };
         let mut _retrying = None;
         loop {
@@ -353,7 +355,7 @@ where
         Held {
             pick,
             outcome,
-            classify: Arc::clone(&self.services.settings.classify),
+            classify: self.services.settings.classify.clone(),
             overdue: self.left().map(|left| Overdue {
                 sleep: Box::pin(tokio::time::sleep(left)),
                 error: self.timed_out(left),
@@ -506,7 +508,7 @@ where
                     outcome,
                     grpc,
                     pushback,
-                } = settings.classify.answer(status, headers);
+                } = settings.classifier().answer(status, headers);
                 (ended.outcome, ended.grpc, ended.pushback) = (outcome, grpc, pushback);
                 ended.status = Some(status.as_u16());
                 heed(pick, &ended);
@@ -515,7 +517,7 @@ where
             // Another endpoint may be one that can be called.
             Err(SendError::Unroutable(error)) => Err(T::ours(error)),
             Err(SendError::Client(error)) => {
-                ended.outcome = self.transport.outcome(&error, &*settings.classify);
+                ended.outcome = self.transport.outcome(&error, settings.classifier());
                 Err(error)
             }
         };
@@ -555,16 +557,14 @@ where
         self.services.settings.addresses.is_some_and(refuses)
     }
 
-    /// The first endpoint, for which the registry may have to be waited for.
-    async fn first_pick(&self, tried: &mut Tried) -> Result<DetachedPick, Error> {
-        match self.pick(tried) {
-            Err(error) if error.is_not_known_yet() => {
-                let ready = self.service.balancer.ready(self.services.settings.wait);
-                Box::pin(self.within(ready)).await?;
-                self.pick(tried)
-            }
-            picked => picked,
+    /// The first endpoint, where the registry has to be waited for.
+    async fn pick_later(&self, error: Error, tried: &mut Tried) -> Result<DetachedPick, Error> {
+        if !error.is_not_known_yet() {
+            return Err(error);
         }
+        let ready = self.service.balancer.ready(self.services.settings.wait);
+        self.within(ready).await?;
+        self.pick(tried)
     }
 
     /// An endpoint that was not tried and has room. The guard is detached: a

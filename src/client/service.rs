@@ -129,7 +129,7 @@ impl Services {
     ) -> Result<Option<Service<'a, X>>, Error> {
         let Some(authority) = uri.authority() else {
             let reason = "its URI has no host to name the service, such as `http://users/`";
-            return Err(Error::unroutable(uri, reason));
+            return Err(Error::unroutable(shown(uri), reason));
         };
         if let Target::One(balancer) = &self.target
             && authority.as_str() == balancer.service().as_str()
@@ -168,7 +168,7 @@ impl Services {
         }
         self.find(states, uri)?.ok_or_else(|| {
             let reason = "its host is an IP address, and only names are services";
-            Error::unroutable(uri, reason)
+            Error::unroutable(shown(uri), reason)
         })
     }
 
@@ -364,6 +364,14 @@ impl Drop for Permit {
 fn is_ip(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.parse::<IpAddr>().is_ok()
+}
+
+/// A URI as errors have it: without its user and its query, which may be secrets.
+pub(super) fn shown(uri: &Uri) -> String {
+    match (uri.scheme_str(), uri.host()) {
+        (Some(scheme), Some(host)) => format!("{scheme}://{host}{}", uri.path()),
+        (_, host) => format!("{}{}", host.unwrap_or_default(), uri.path()),
+    }
 }
 
 /// The authority to call an endpoint at.

@@ -34,7 +34,8 @@ pub struct CallSettings {
     pub(super) adaptive: Option<Adaptive>,
     pub(super) throttle: Option<Throttle>,
     pub(super) wait: Duration,
-    pub(super) classify: Arc<dyn Classify>,
+    /// None for the default, so that a call need not count who holds it.
+    pub(super) classify: Option<Arc<dyn Classify>>,
     pub(super) key: Option<RequestKey>,
     pub(super) subset: Option<RequestSubset>,
     pub(super) sticky: Option<Sticky>,
@@ -89,6 +90,10 @@ impl CallSettings {
         Self::default()
     }
 
+    pub(super) fn classifier(&self) -> &dyn Classify {
+        self.classify.as_deref().unwrap_or(&HttpStatus)
+    }
+
     fn set(mut self, set: impl FnOnce(&mut Self)) -> Self {
         set(&mut self);
         self
@@ -106,7 +111,7 @@ impl Default for CallSettings {
             adaptive: None,
             throttle: None,
             wait: Duration::from_secs(5),
-            classify: Arc::new(HttpStatus),
+            classify: None,
             key: None,
             subset: None,
             sticky: None,
@@ -169,7 +174,7 @@ macro_rules! setters {
         /// How outcomes are told.
         #[must_use]
         pub fn classify(self, classify: impl crate::client::Classify) -> Self {
-            self.set(|settings| settings.classify = std::sync::Arc::new(classify))
+            self.set(|settings| settings.classify = Some(std::sync::Arc::new(classify)))
         }
 
         /// Where the key of a call is found, for strategies that go by keys; none

@@ -8,7 +8,7 @@ use super::retry::{HedgeConfig, RetryConfig};
 use super::time::{self, between};
 use super::tls::EndpointTlsConfig;
 use crate::client::http::{RequestKey, RequestSubset, Sticky};
-use crate::client::{CallSettings, GrpcStatus, HttpStatus};
+use crate::client::{CallSettings, GrpcStatus};
 use crate::endpoint::AddressPolicy;
 use crate::error::Error;
 use crate::resilience::{Aimd, Gradient2, Limits, Retry, Throttle};
@@ -81,7 +81,8 @@ impl CallConfig {
                 None => Retry::never(),
             });
         calls = match self.classify {
-            ClassifyConfig::Http => calls.classify(HttpStatus),
+            // Theirs already.
+            ClassifyConfig::Http => calls,
             ClassifyConfig::Grpc => calls.classify(GrpcStatus),
         };
         if let Some(timeout) = positive("calls.timeout", self.timeout)? {
@@ -134,7 +135,7 @@ fn positive(path: &str, time: Option<Duration>) -> Result<Option<Duration>, Erro
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClassifyConfig {
-    /// [`HttpStatus`].
+    /// [`HttpStatus`](crate::client::HttpStatus).
     #[default]
     Http,
     /// [`GrpcStatus`].

@@ -35,13 +35,18 @@ impl Window {
     }
 
     pub(super) fn add(&self, now: Timestamp) {
+        self.add_many(now, 1);
+    }
+
+    /// What was written before is seen by who sees these in [`Window::sum`].
+    pub(super) fn add_many(&self, now: Timestamp, events: u32) {
         let number = self.number(now);
         let slot = &self.slots[(number % SLOTS) as usize];
         let mut word = slot.load(Ordering::Relaxed);
         loop {
             let (held, count) = unpack(word);
-            if held == number && count < u32::MAX {
-                slot.fetch_add(1, Ordering::Relaxed);
+            if held == number && count < u32::MAX - events {
+                slot.fetch_add(u64::from(events), Ordering::Release);
                 return;
             }
             if held.wrapping_sub(number) < u32::MAX / 2 {
@@ -49,8 +54,8 @@ impl Window {
                 // older than another's.
                 return;
             }
-            let fresh = pack(number, 1);
-            match slot.compare_exchange(word, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+            let fresh = pack(number, events);
+            match slot.compare_exchange(word, fresh, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -76,7 +81,7 @@ impl Window {
         let number = self.number(now);
         self.slots
             .iter()
-            .map(|slot| unpack(slot.load(Ordering::Relaxed)))
+            .map(|slot| unpack(slot.load(Ordering::Acquire)))
             .filter(|(held, _)| number.wrapping_sub(*held) < SLOTS)
             .map(|(_, count)| u64::from(count))
             .sum()

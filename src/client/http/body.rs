@@ -79,7 +79,8 @@ impl<B: Body<Error: Into<BoxError>>> Body for Tracked<B> {
                     && let Some(trailers) = frame.trailers_ref()
                 {
                     read_report(&call.pick, trailers);
-                    if let Some(outcome) = call.classify.trailers(trailers) {
+                    let classify = call.classify.as_ref();
+                    if let Some(outcome) = classify.and_then(|by| by.trailers(trailers)) {
                         call.outcome = outcome;
                     }
                 }

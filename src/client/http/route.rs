@@ -8,7 +8,7 @@
 use std::fmt;
 
 use http::header::{Entry, HOST, HeaderValue};
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Request, Uri};
 
 use super::BoxError;
@@ -84,7 +84,8 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
     /// The client for a request that passes as it is.
     fn passing(&self) -> Option<Caller<'_, Self::Client>>;
 
-    /// The client that the request, once prepared, goes to the endpoint with.
+    /// The client that the request, once prepared, goes to the endpoint with. Its URI
+    /// is `written` where it is kept apart, and then not in the request.
     ///
     /// # Errors
     ///
@@ -94,6 +95,7 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
         service: &Service<'_, Self::Kept>,
         pick: &DetachedPick,
         request: &mut Request<B>,
+        written: Option<&Uri>,
     ) -> Result<Caller<'_, Self::Client>, Error>;
 }
 
@@ -111,7 +113,7 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
             let reason = "it is https: rewritten to an endpoint's address, the certificate would \
                           be checked against that address; use a client for each endpoint \
                           (`BalanceLayer::per_endpoint`)";
-            return Err(Error::unroutable(uri, reason));
+            return Err(Error::unroutable(service::shown(uri), reason));
         }
         Ok(service)
     }
@@ -125,14 +127,22 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
         service: &Service<'_, Address>,
         pick: &DetachedPick,
         request: &mut Request<B>,
+        written: Option<&Uri>,
     ) -> Result<Caller<'_, S>, Error> {
         let kept = &service.state.endpoints;
         let name = service.balancer.service();
         let of = |endpoint: &Endpoint| Address::of(endpoint, name);
         let Address { authority, host } = kept.get(&service.balancer, pick, of)?;
-        let uri = std::mem::take(request.uri_mut());
-        keep_host(request.headers_mut(), pick, &uri, host)?;
-        let mut parts = uri.into_parts();
+        let mut parts = Parts::default();
+        if let Some(uri) = written {
+            keep_host(request.headers_mut(), pick, uri, host)?;
+            parts.scheme = uri.scheme().cloned();
+            parts.path_and_query = uri.path_and_query().cloned();
+        } else {
+            let uri = std::mem::take(request.uri_mut());
+            keep_host(request.headers_mut(), pick, &uri, host)?;
+            parts = uri.into_parts();
+        }
         parts.authority = Some(authority);
         *request.uri_mut() =
             Uri::from_parts(parts).map_err(|error| Error::unroutable(&**pick, error))?;
@@ -166,7 +176,11 @@ where
         service: &Service<'_, S>,
         pick: &DetachedPick,
         request: &mut Request<B>,
+        written: Option<&Uri>,
     ) -> Result<Caller<'_, S>, Error> {
+        if let Some(uri) = written {
+            request.uri_mut().clone_from(uri);
+        }
         if pick.authority().is_some() {
             let uri = request.uri().clone();
             keep_host(request.headers_mut(), pick, &uri, None)?;
@@ -187,14 +201,19 @@ fn keep_host(
     uri: &Uri,
     usual: Option<HeaderValue>,
 ) -> Result<(), Error> {
-    if let Entry::Vacant(place) = headers.entry(HOST)
-        && let Some(host) = service::logical_host(endpoint, uri)
+    let Entry::Vacant(place) = headers.entry(HOST) else {
+        return Ok(());
+    };
+    // As it is, before it is taken apart.
+    let written = || uri.authority().map(Authority::as_str);
+    if let Some(usual) = usual
+        && let Some(host) = endpoint.authority().or_else(written)
+        && usual == host
     {
-        let value = match usual.filter(|usual| usual == host) {
-            Some(value) => value,
-            None => HeaderValue::from_str(host).map_err(|error| Error::unroutable(host, error))?,
-        };
-        place.insert(value);
+        place.insert(usual);
+    } else if let Some(host) = service::logical_host(endpoint, uri) {
+        let value = HeaderValue::from_str(host);
+        place.insert(value.map_err(|error| Error::unroutable(host, error))?);
     }
     Ok(())
 }

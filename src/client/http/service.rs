@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    Version,
+};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -218,7 +221,8 @@ impl<Q, K, R> Balanced<Q, K, R> {
             let Some(service) = Q::find(services, states, exchange.request().uri())? else {
                 let Some(client) = route.passing() else {
                     let reason = "there is no client for what passes by";
-                    return Err(Error::unroutable(exchange.request().uri(), reason).into());
+                    let uri = shared::shown(exchange.request().uri());
+                    return Err(Error::unroutable(uri, reason).into());
                 };
                 send(client, &mut exchange).await?;
                 return Ok(exchange.take_answer().map(Tracked::untracked));
@@ -238,9 +242,8 @@ impl<Q, K, R> Balanced<Q, K, R> {
 /// Sends one call's requests.
 struct Sender<'a, Q, B, C> {
     route: &'a Q,
-    /// The head and what is kept of the body, to be sent again; none when there
-    /// is one attempt.
-    kept: Option<Box<Mutex<Request<C>>>>,
+    /// To be sent again; none when there is one attempt.
+    kept: Option<Box<Copy<C>>>,
     body: std::marker::PhantomData<fn(B)>,
 }
 
@@ -261,7 +264,7 @@ impl<'a, Q, B, C: Kept<B>> Sender<'a, Q, B, C> {
                 exchange.put_request(Request::from_parts(head, body));
                 kept
             });
-            Box::new(Mutex::new(with_head_of(exchange.request(), kept)))
+            Box::new(Copy::of(exchange.request(), kept))
         });
         Self {
             route,
@@ -291,7 +294,10 @@ where
         service: &shared::Service<'_, Q::Kept>,
         pick: &DetachedPick,
     ) -> Result<(), SendError<BoxError>> {
-        let client = self.route.direct(service, pick, exchange.request());
+        let written = self.kept.as_deref().map(|kept| &kept.uri);
+        let client = self
+            .route
+            .direct(service, pick, exchange.request(), written);
         let client = client.map_err(SendError::Unroutable)?;
         send(client, exchange).await.map_err(SendError::Client)
     }
@@ -301,13 +307,7 @@ where
     }
 
     fn again(&self) -> Option<Request<B>> {
-        let mut kept = self
-            .kept
-            .as_ref()?
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let body = kept.body_mut().again()?;
-        Some(with_head_of(&kept, body))
+        self.kept.as_ref()?.again()
     }
 
     fn head(answer: &Response<A>) -> (StatusCode, &HeaderMap) {
@@ -324,14 +324,60 @@ where
     }
 }
 
-fn with_head_of<A, B>(request: &Request<A>, body: B) -> Request<B> {
-    let mut copy = Request::new(body);
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    copy.extensions_mut().clone_from(request.extensions());
-    copy
+/// A request's head, and what is kept of its body. Not a request: one would have to
+/// be made with a head that is thrown away at once.
+///
+/// The URI is kept here alone: each request gets one by where it goes.
+struct Copy<C> {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    /// In a row, which takes one allocation at most, where a map takes two and is
+    /// found nothing in.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    extensions: Extensions,
+    body: Mutex<C>,
+}
+
+impl<C> Copy<C> {
+    fn of<B>(request: &mut Request<B>, body: C) -> Self {
+        Self {
+            uri: std::mem::take(request.uri_mut()),
+            method: request.method().clone(),
+            version: request.version(),
+            headers: in_a_row(request.headers()),
+            extensions: request.extensions().clone(),
+            body: Mutex::new(body),
+        }
+    }
+
+    /// The request once more, if its body can be sent again.
+    fn again<B>(&self) -> Option<Request<B>>
+    where
+        C: Kept<B>,
+    {
+        let mut kept = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut request = Request::new(kept.again()?);
+        request.method_mut().clone_from(&self.method);
+        *request.version_mut() = self.version;
+        let headers = request.headers_mut();
+        headers.reserve(self.headers.len());
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
+        request.extensions_mut().clone_from(&self.extensions);
+        Some(request)
+    }
+}
+
+fn in_a_row(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let mut row = Vec::with_capacity(headers.len());
+    row.extend(
+        headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    row
 }
 
 /// Awaits the readiness of a client and calls that same instance.

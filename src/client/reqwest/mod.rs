@@ -194,7 +194,7 @@ impl BalanceMiddleware {
         if service.is_some() && self.template.is_none() && uri.scheme() == Some(&Scheme::HTTPS) {
             let reason = "it is https: rewritten to an endpoint's address, the certificate would \
                           be checked against that address; set `BalanceMiddleware::https`";
-            return Err(Error::unroutable(uri, reason));
+            return Err(Error::unroutable(service::shown(uri), reason));
         }
         Ok(service)
     }
@@ -253,7 +253,7 @@ impl BalanceMiddleware {
         let uri = url
             .as_str()
             .parse()
-            .map_err(|error| refused(Error::unroutable(&url, error)))?;
+            .map_err(|error| refused(Error::unroutable(shown(&url), error)))?;
         let Some(service) = self.find(&uri).map_err(refused)? else {
             return next.run(request, extensions).await;
         };
@@ -374,6 +374,12 @@ fn refused(error: Error) -> MiddlewareError {
     MiddlewareError::middleware(error)
 }
 
+/// As [`service::shown`].
+fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    format!("{}://{host}{}", url.scheme(), url.path())
+}
+
 fn keep_host(request: &mut Request, logical: &Uri, endpoint: &Endpoint) -> Result<(), Error> {
     if !request.headers().contains_key(HOST)
         && let Some(host) = service::logical_host(endpoint, logical)
@@ -403,7 +409,7 @@ fn track(answer: Response, held: Held, url: &Url) -> Result<Response, Middleware
     let mut tracked = http::Response::builder()
         .url(url.clone())
         .body(Body::wrap(Tracked::new(body, held)))
-        .map_err(|error| refused(Error::unroutable(url, error)))?;
+        .map_err(|error| refused(Error::unroutable(shown(url), error)))?;
     *tracked.status_mut() = parts.status;
     *tracked.version_mut() = parts.version;
     *tracked.headers_mut() = parts.headers;

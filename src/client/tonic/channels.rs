@@ -96,8 +96,12 @@ impl Route<tonic::body::Body> for Channels {
         &self,
         service: &Service<'_, Connections>,
         pick: &DetachedPick,
-        _: &mut Request<tonic::body::Body>,
+        request: &mut Request<tonic::body::Body>,
+        written: Option<&Uri>,
     ) -> Result<Caller<'_, Channel>, Error> {
+        if let Some(uri) = written {
+            request.uri_mut().clone_from(uri);
+        }
         let kept = &service.state.endpoints;
         let connect = |endpoint: &Endpoint| self.connect(endpoint);
         let connections = kept.get(&service.balancer, pick, connect)?;
