@@ -54,6 +54,25 @@ fn agrees_with_the_sorted_list_when_wide() {
     assert_eq!(grown.with_node_removed(index).unwrap(), ring);
 }
 
+/// From 655,360 points on a line knows all bits of a point's position.
+#[test]
+fn agrees_with_the_sorted_list_when_large() {
+    let nodes = equal(111);
+    let builder = HashRing::builder().vnodes(6_000);
+    let ring = builder.build(nodes.clone()).unwrap();
+    let naive = NaiveRing::new(&nodes, 6_000);
+    let named = |(position, node)| (position, ring.name(node).expect("points have nodes"));
+    assert!(ring.points().map(named).eq(naive.points()), "points differ");
+    for hash in edges(&ring).step_by(41) {
+        let owner = ring.lookup(hash).and_then(|node| ring.name(node));
+        assert_eq!(owner, naive.walk(hash).next(), "hash {hash:x}");
+    }
+    let (grown, index) = ring.with_node_added("one more", 1).unwrap();
+    let more = [("one more".to_owned(), 1)];
+    assert!(grown == builder.build(nodes.into_iter().chain(more)).unwrap());
+    assert!(grown.with_node_removed(index).unwrap() == ring);
+}
+
 #[test]
 fn changes_equal_a_fresh_build() {
     for count in [1, 2, 12, 40, 300] {

@@ -7,21 +7,16 @@
 
 use std::sync::Arc;
 
-use super::line::{CHUNK, Cold, Id, Line, Point};
-use super::lines::{KEY_BITS, Lines, Nodes, key_of, line_of, order, place};
+use super::chunk::{CHUNK, Chunk, Point};
+use super::line::{Id, KEY_BITS, LOW_BITS, Lane, Line, STAGED, low_of};
+use super::lines::{Lines, place};
+use super::nodes::Nodes;
 use crate::hash::key::mix;
 
-/// Lines in a group: so many that the groups of 1.6 million points (261) have each a cache line of
-/// the L1 to be written to, and so few that a group's lines (30 KiB) fit it while they are sorted.
-/// 256 and 128 take a twentieth longer there, and the same for fewer points.
+/// Lines in a group: so many that the groups of 1.6 million points (333) have each a cache line of
+/// the L1 to be written to, and so few that a group's lines nearly fit it while they are sorted.
 const GROUP: usize = 1 << GROUP_BITS;
-const GROUP_BITS: u32 = 9;
-
-/// Bits of a place within its group.
-const PLACE_BITS: u32 = KEY_BITS + GROUP_BITS;
-
-/// Bits of a node's index beside it in one word.
-const NODE_BITS: u32 = 24;
+const GROUP_BITS: u32 = 8;
 
 /// A node's points: its index, the hash of its name, how many.
 #[derive(Debug, Clone, Copy)]
@@ -31,181 +26,137 @@ pub(super) struct Source {
     pub(super) points: u32,
 }
 
-impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
+impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// Builds the lines of all points of `sources`, which are at least one.
     pub(super) fn build(sources: &[Source], nodes: &Nodes) -> Self {
         let points = sources.iter().map(|source| u64::from(source.points)).sum();
         let lines = Self::lines_for(points);
-        let groups = scatter(sources, points, lines);
+        let mut groups = Self::scatter(sources, points, lines);
 
-        let chunks = lines as usize / CHUNK;
-        let (mut hot, mut cold) = (Vec::with_capacity(chunks), Vec::with_capacity(chunks));
-        let mut stage = Stage::<I, N>::new();
-        let mut rests = Vec::with_capacity(GROUP / CHUNK);
+        let mut chunks = Vec::with_capacity(lines as usize / CHUNK);
+        let mut stage = Stage::new();
         let mut head = I::default();
-        for group in (0..groups.len()).rev() {
-            stage.fill(groups.points(group));
-            let used = GROUP.min(lines as usize - group * GROUP);
+        let mut used = (lines - 1) as usize % GROUP + 1;
+        // A group's memory is given back before its chunks are made, which often get it.
+        while let Some(group) = groups.pop() {
+            stage.fill::<I, M, LOW>(group);
             for first in (0..used).step_by(CHUNK).rev() {
-                let mut shared = Arc::new([Line::new(); CHUNK]);
-                let lines = Arc::make_mut(&mut shared);
-                let rest = rests.push_mut(Cold::new());
-                for (at, line) in lines.iter_mut().enumerate().rev() {
-                    stage.write(first + at, line, at, rest, head, nodes);
-                    head = line.head();
+                let mut chunk = Chunk::new();
+                for at in (0..CHUNK).rev() {
+                    stage.write(first + at, &mut chunk, at, head, nodes);
+                    head = chunk.lines[at].head();
                 }
-                hot.push(shared);
+                chunks.push(Arc::new(chunk));
             }
-            // Allocated after the group's hot lines, so that those share pages with each other.
-            cold.extend(rests.drain(..).map(Arc::new));
+            used = GROUP;
         }
-        drop(groups);
-        hot.reverse();
-        cold.reverse();
-        let mut ring = Self { hot, cold };
+        chunks.reverse();
+        let mut ring = Self { chunks };
         // The last line was written before the first one was known.
         ring.spread_head(0);
         ring
     }
-}
 
-/// Points by group: `(line in group, key, node)` in the bits 48.., 24.., 0...
-struct Groups {
-    points: Vec<u64>,
-    bounds: Vec<(u32, u32)>,
-}
+    /// Bits of a place that tell no points apart.
+    const UNUSED: u32 = if LOW == 0 { LOW_BITS } else { 0 };
+    /// Where the residual begins in a point's word, and the line.
+    const RESIDUAL_AT: u32 = LOW_BITS - Self::UNUSED + I::BITS;
+    const LINE_AT: u32 = KEY_BITS - Self::UNUSED + I::BITS;
 
-impl Groups {
-    fn len(&self) -> usize {
-        self.bounds.len()
-    }
-
-    fn points(&self, group: usize) -> &[u64] {
-        let (start, end) = self.bounds[group];
-        &self.points[start as usize..end as usize]
-    }
-}
-
-/// Scatters the points into rooms of guessed sizes; if one is too small, counts and does it again.
-///
-/// A room has 8 standard deviations more than the mean, so only names chosen to collide make it
-/// overflow. Guessing saves a pass that computes every point.
-fn scatter(sources: &[Source], points: u64, lines: u64) -> Groups {
-    let groups = lines.div_ceil(GROUP as u64) as usize;
-    let mean = points as f64 * GROUP as f64 / lines as f64;
-    let room = (mean + 8.0 * mean.sqrt() + 32.0) as u32;
-    let guess = vec![room; groups];
-    if let Some(groups) = scatter_into(&guess, sources, lines) {
-        return groups;
-    }
-    let mut counts = vec![0; groups];
-    for source in sources {
-        for index in 0..source.points {
-            counts[group_of(source, index, lines).0] += 1;
-        }
-    }
-    scatter_into(&counts, sources, lines).unwrap_or_else(|| unreachable!("rooms were counted"))
-}
-
-fn scatter_into(rooms: &[u32], sources: &[Source], lines: u64) -> Option<Groups> {
-    let mut bounds = Vec::with_capacity(rooms.len());
-    let mut limits = Vec::with_capacity(rooms.len());
-    let mut total = 0;
-    for &room in rooms {
-        bounds.push((total, total));
-        total += room;
-        limits.push(total);
-    }
-    let mut points = vec![0; total as usize];
-    for source in sources {
-        for index in 0..source.points {
-            let (group, place) = group_of(source, index, lines);
-            let end = &mut bounds[group].1;
-            if *end == limits[group] {
-                return None;
+    /// The points by group of lines, each in a word: from below, its node, the low bits of its key
+    /// if they are used, its residual, its line.
+    fn scatter(sources: &[Source], points: u64, lines: u64) -> Vec<Vec<u64>> {
+        // 8 standard deviations more than the mean: only names chosen to collide make a group grow.
+        let mean = points as f64 * GROUP as f64 / lines as f64;
+        let room = (mean + 8.0 * mean.sqrt()) as usize + 32;
+        let groups = lines.div_ceil(GROUP as u64);
+        let mut groups: Vec<Vec<u64>> = (0..groups).map(|_| Vec::with_capacity(room)).collect();
+        for source in sources {
+            for index in 0..source.points {
+                let place = place(mix(source.hash, index.into()), lines);
+                let group = (place >> (KEY_BITS + GROUP_BITS)) as usize;
+                // The bits of the group are not needed, and may be shifted out.
+                groups[group].push(place >> Self::UNUSED << I::BITS | u64::from(source.node));
             }
-            points[*end as usize] = place << NODE_BITS | u64::from(source.node);
-            *end += 1;
         }
+        groups
     }
-    Some(Groups { points, bounds })
-}
-
-/// The group of a point, and its place within the group.
-#[inline]
-fn group_of(source: &Source, index: u32, lines: u64) -> (usize, u64) {
-    let place = place(mix(source.hash, index.into()), lines);
-    (
-        (place >> PLACE_BITS) as usize,
-        place & ((1 << PLACE_BITS) - 1),
-    )
 }
 
 /// The lines of one group while they are filled.
-struct Stage<I, const N: usize> {
-    /// 24 bits each; signed, since baseline x86-64 compares no unsigned words in vectors.
-    keys: Box<[[i32; N]; GROUP]>,
-    nodes: Box<[[I; N]; GROUP]>,
-    counts: [u32; GROUP],
-    /// Points past the `N`-th of their line.
+struct Stage {
+    lanes: Box<[[Lane; STAGED]; GROUP]>,
+    /// The low half of each point's word, which has its node and the low bits of its key.
+    words: Box<[[u32; STAGED]; GROUP]>,
+    /// Where in all lanes a line's next point goes.
+    ends: Box<[u16; GROUP]>,
+    /// Points that their lines have no room for.
     excess: Vec<(usize, Point)>,
 }
 
-impl<I: Id, const N: usize> Stage<I, N> {
+impl Stage {
     fn new() -> Self {
         Self {
-            keys: Box::new([[i32::MAX; N]; GROUP]),
-            nodes: Box::new([[I::default(); N]; GROUP]),
-            counts: [0; GROUP],
+            lanes: Box::new([[Lane::default(); STAGED]; GROUP]),
+            words: Box::new([[0; STAGED]; GROUP]),
+            ends: Box::new([0; GROUP]),
             excess: Vec::new(),
         }
     }
 
-    fn fill(&mut self, points: &[u64]) {
-        self.keys.fill([i32::MAX; N]);
-        self.counts.fill(0);
+    fn fill<I: Id, const M: usize, const LOW: usize>(&mut self, points: Vec<u64>) {
+        self.lanes.fill([Lane::default(); STAGED]);
+        for (end, first) in self.ends.iter_mut().zip((0..).step_by(STAGED)) {
+            *end = first;
+        }
         self.excess.clear();
-        for &point in points {
-            let place = point >> NODE_BITS;
-            // The remainder spares the bounds' checks.
-            let (line, key) = (line_of(place) % GROUP, key_of(place));
-            let node = point as u32 & ((1 << NODE_BITS) - 1);
-            let count = &mut self.counts[line];
-            match self.keys[line].get_mut(*count as usize) {
-                Some(slot) => {
-                    *slot = key.cast_signed();
-                    self.nodes[line][*count as usize] = I::new(node);
-                }
-                None => self.excess.push((line, Point { key, node })),
+        let (lanes, words) = (self.lanes.as_flattened_mut(), self.words.as_flattened_mut());
+        for point in points {
+            // The remainders spare the bounds' checks.
+            let at = (point >> Lines::<I, M, LOW>::LINE_AT) as usize % GROUP;
+            let lane = Lane::new(point >> Lines::<I, M, LOW>::RESIDUAL_AT);
+            let end = usize::from(self.ends[at]) % (GROUP * STAGED);
+            if end % STAGED == Line::<I, M>::ROOM {
+                let point = Self::point::<I, LOW>(lane, point as u32);
+                self.excess.push((at, point));
+                continue;
             }
-            *count += 1;
+            lanes[end] = lane;
+            words[end] = point as u32;
+            self.ends[at] += 1;
+        }
+    }
+
+    fn point<I: Id, const LOW: usize>(lane: Lane, word: u32) -> Point {
+        let low = if LOW == 0 { 0 } else { low_of(word >> I::BITS) };
+        Point {
+            key: lane.key(low),
+            node: I::new(word).get(),
         }
     }
 
     /// Writes a line of the group.
-    fn write<const M: usize>(
+    #[inline]
+    fn write<I: Id, const M: usize, const LOW: usize>(
         &self,
         staged: usize,
-        line: &mut Line<I, N, M>,
+        chunk: &mut Chunk<I, M, LOW>,
         at: usize,
-        cold: &mut Cold<N>,
         successor: I,
         nodes: &Nodes,
     ) {
-        let count = self.counts[staged] as usize;
-        let (keys, ids) = (&self.keys[staged], &self.nodes[staged]);
-        if count <= N && cold.write_unsorted(line, at, count, (keys, ids), successor) {
-            return;
+        let count = usize::from(self.ends[staged]) % STAGED;
+        let (lanes, words) = (&self.lanes[staged], &self.words[staged]);
+        if !chunk.fill(at, (lanes, words), count, successor) {
+            for (&lane, &word) in lanes.iter().zip(words).take(count) {
+                chunk.insert(at, Self::point::<I, LOW>(lane, word), nodes);
+            }
         }
-        let known = keys.iter().zip(ids).take(count);
-        let known = known.map(|(&key, id)| Point {
-            key: key as u32,
-            node: id.get(),
-        });
-        let excess = self.excess.iter().filter(|(of, _)| *of == staged);
-        let mut points: Vec<Point> = known.chain(excess.map(|&(_, point)| point)).collect();
-        points.sort_unstable_by(|a, b| order(*a, *b, nodes));
-        cold.write(line, at, &points, successor);
+        if count == Line::<I, M>::ROOM {
+            for (_, point) in self.excess.iter().filter(|(of, _)| *of == staged) {
+                chunk.insert(at, *point, nodes);
+            }
+        }
     }
 }
 
@@ -214,6 +165,8 @@ mod tests {
     use super::*;
     use crate::hash::nodes::Node;
 
+    type Fine = Lines<u16, 16, 15>;
+
     /// Sources whose points all fall into one group, as only chosen names would.
     fn crowded(points: u32, lines: u64) -> Vec<Source> {
         let source = |node: u32| Source {
@@ -221,9 +174,10 @@ mod tests {
             hash: u64::from(node),
             points: 1,
         };
+        let group = |source: &Source| place(mix(source.hash, 0), lines) >> (KEY_BITS + GROUP_BITS);
         (0..)
             .map(source)
-            .filter(|source| group_of(source, 0, lines).0 == 1)
+            .filter(|source| group(source) == 1)
             .take(points as usize)
             .zip(0..)
             .map(|(source, node)| Source { node, ..source })
@@ -231,26 +185,22 @@ mod tests {
     }
 
     #[test]
-    fn points_that_crowd_a_group_are_counted_and_scattered_again() {
+    fn a_crowded_group_grows() {
         let points = 30_000;
-        let lines = Lines::<u16, 20, 21>::lines_for(points.into());
+        let lines = Fine::lines_for(points.into());
         let sources = crowded(points, lines);
         let mean = f64::from(points) * GROUP as f64 / lines as f64;
         assert!(
             f64::from(points) > 3.0 * mean,
             "more than a guessed room holds"
         );
-        let groups = scatter(&sources, points.into(), lines);
-        let sizes: Vec<usize> = (0..groups.len())
-            .map(|group| groups.points(group).len())
-            .collect();
+        let groups = Fine::scatter(&sources, points.into(), lines);
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
         assert_eq!((sizes[1], sizes.iter().sum()), (30_000, 30_000));
 
-        // The ring has them all, in order, and the lines that are too full spill.
-        let names: Vec<Option<Node>> = (0..points)
-            .map(|i| Some(Node::new(&i.to_string(), 1)))
-            .collect();
-        let ring = Lines::<u16, 20, 21>::build(&sources, &names);
+        // The ring has them all, in order, and the lines that are too full say so.
+        let names: Nodes = (0..points).map(|i| Node::new(&i.to_string(), 1)).collect();
+        let ring = Fine::build(&sources, &names);
         let mut found: Vec<(u64, u32)> = Vec::new();
         for line in 0..lines as usize {
             found.extend((0..).map_while(|rank| ring.entry(line, rank)));

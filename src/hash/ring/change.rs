@@ -3,6 +3,7 @@
 use super::edit::Edit;
 use super::line::{Id, U24};
 use super::lines::Lines;
+use super::nodes::Nodes;
 use super::{HashRing, Wheel};
 use crate::hash::TableError;
 use crate::hash::nodes::Node;
@@ -14,7 +15,7 @@ impl HashRing {
     /// weight 9 to 10, one in ten of its keys come newly, and nothing else changes. A weight of 0
     /// takes all its points away and keeps the index; a ring left without points finds nothing.
     ///
-    /// O(points of the node + points / 192): it copies the 16-line chunks with changed points, and
+    /// O(points of the node + points / 160): it copies the 16-line chunks with changed points, and
     /// shares the others.
     ///
     /// # Errors
@@ -33,12 +34,13 @@ impl HashRing {
     /// ```
     pub fn with_node_changed(&self, node: u32, weight: u32) -> Result<Self, TableError> {
         let old = self.node(node).ok_or(TableError::UnknownNode { node })?;
-        let before = self.settings.points_of(old.weight) as u32;
         let mut nodes = self.nodes.clone();
-        if let Some(Some(changed)) = nodes.get_mut(node as usize) {
-            changed.weight = weight;
-        }
-        self.edited(node, old.hash, before, nodes)
+        let changed = Node {
+            weight,
+            ..old.clone()
+        };
+        nodes.set(node as usize, Some(changed));
+        self.edited(node, nodes)
     }
 
     /// This ring with one more node, and the index it got: that of the first node removed earlier
@@ -69,20 +71,16 @@ impl HashRing {
             let name = name.to_owned();
             return Err(TableError::DuplicateNode { name });
         }
-        let mut nodes = self.nodes.clone();
-        let vacant = nodes.iter().position(Option::is_none);
-        let index = vacant.unwrap_or(nodes.len());
+        let vacant = self.nodes.iter().position(|node| node.is_none());
+        let index = vacant.unwrap_or(self.nodes.len());
         if index as u64 >= U24::LIMIT {
             let (nodes, limit) = (index as u64 + 1, U24::LIMIT);
             return Err(TableError::TooManyNodes { nodes, limit });
         }
-        if index == nodes.len() {
-            nodes.push(None);
-        }
-        let hash = added.hash;
-        nodes[index] = Some(added);
+        let mut nodes = self.nodes.clone();
+        nodes.set(index, Some(added));
         let index = index as u32;
-        Ok((self.edited(index, hash, 0, nodes)?, index))
+        Ok((self.edited(index, nodes)?, index))
     }
 
     /// This ring without a node. The others keep their indices.
@@ -104,48 +102,36 @@ impl HashRing {
     /// # Ok::<(), waypost::hash::TableError>(())
     /// ```
     pub fn with_node_removed(&self, node: u32) -> Result<Self, TableError> {
-        let old = self.node(node).ok_or(TableError::UnknownNode { node })?;
+        self.node(node).ok_or(TableError::UnknownNode { node })?;
         let mut nodes = self.nodes.clone();
-        nodes[node as usize] = None;
-        let edit = Edit {
-            node,
-            hash: old.hash,
-            before: self.settings.points_of(old.weight) as u32,
-            after: 0,
-        };
-        self.apply(edit, nodes)
+        nodes.set(node as usize, None);
+        self.edited(node, nodes)
     }
 
-    /// The ring with the points that `node` has in `nodes`, where it had `before`.
-    fn edited(
-        &self,
-        node: u32,
-        hash: u64,
-        before: u32,
-        nodes: Vec<Option<Node>>,
-    ) -> Result<Self, TableError> {
-        self.settings.count(&nodes)?;
-        let changed = nodes[node as usize].as_ref();
-        let after = changed.map_or(0, |node| self.settings.points_of(node.weight)) as u32;
+    /// The ring with the points that `node` has in `nodes`; the others there are as before.
+    fn edited(&self, node: u32, nodes: Nodes) -> Result<Self, TableError> {
+        let (old, new) = (self.node(node), nodes.get(node));
+        let points_of = |node: Option<&Node>| node.map_or(0, |n| self.settings.points_of(n.weight));
+        let (before, after) = (points_of(old), points_of(new));
+        let points = (self.points - before).saturating_add(after);
+        self.settings.admit(points)?;
         let edit = Edit {
             node,
-            hash,
-            before,
-            after,
+            hash: old.or(new).map_or(0, |node| node.hash),
+            before: before as u32,
+            after: after as u32,
         };
-        self.apply(edit, nodes)
-    }
-
-    fn apply(&self, edit: Edit, nodes: Vec<Option<Node>>) -> Result<Self, TableError> {
-        let points = self.points - u64::from(edit.before) + u64::from(edit.after);
         let wheel = match &self.wheel {
-            Wheel::Narrow(lines) if fits(lines, edit, points, nodes.len()) => {
-                Wheel::Narrow(lines.edited(edit, &nodes))
+            Wheel::Fine(lines) if fits(lines, edit, points, nodes.len()) => {
+                Wheel::Fine(lines.edited(edit, &nodes))
+            }
+            Wheel::Coarse(lines) if fits(lines, edit, points, nodes.len()) => {
+                Wheel::Coarse(lines.edited(edit, &nodes))
             }
             Wheel::Wide(lines) if fits(lines, edit, points, nodes.len()) => {
                 Wheel::Wide(lines.edited(edit, &nodes))
             }
-            _ => return Self::assemble(nodes, self.settings),
+            _ => return Ok(Self::assemble(nodes, points, self.settings)),
         };
         Ok(Self {
             nodes,
@@ -157,8 +143,8 @@ impl HashRing {
 }
 
 /// Whether an edit in place is possible, and cheaper than a fresh build.
-fn fits<I: Id, const N: usize, const M: usize>(
-    lines: &Lines<I, N, M>,
+fn fits<I: Id, const M: usize, const LOW: usize>(
+    lines: &Lines<I, M, LOW>,
     edit: Edit,
     points: u64,
     nodes: usize,

@@ -1,7 +1,9 @@
 //! A ring with one node's points added or taken away, sharing every other chunk.
 
-use super::line::{CHUNK, Id, Point};
-use super::lines::{Lines, Nodes, key_of, line_of, order, place};
+use super::chunk::Point;
+use super::line::Id;
+use super::lines::{Lines, line_of, place};
+use super::nodes::Nodes;
 use crate::hash::key::mix;
 
 /// What happens to one node's points.
@@ -14,7 +16,7 @@ pub(super) struct Edit {
     pub(super) after: u32,
 }
 
-impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
+impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// These lines with the edit done. `nodes` names every node that has points before or after.
     ///
     /// The caller has checked that the points still [suit](Lines::suits) the lines and that one is
@@ -22,34 +24,23 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
     pub(super) fn edited(&self, edit: Edit, nodes: &Nodes) -> Self {
         let mut ring = self.clone();
         let lines = self.lines();
-        let numbers = edit.before.min(edit.after)..edit.before.max(edit.after);
-        let mut places: Vec<u64> = numbers
-            .map(|number| place(mix(edit.hash, number.into()), lines))
-            .collect();
-        places.sort_unstable();
-
         let adds = edit.after > edit.before;
-        let mut points = Vec::with_capacity(N + 4);
-        for group in places.chunk_by(|a, b| line_of(*a) == line_of(*b)) {
-            let line = line_of(group[0]);
-            points.clear();
-            points.extend((0..).map_while(|rank| ring.point(line, rank)));
-            for &place in group {
-                let point = Point {
-                    key: key_of(place),
-                    node: edit.node,
-                };
-                if adds {
-                    let at = points.partition_point(|other| order(*other, point, nodes).is_lt());
-                    points.insert(at, point);
-                } else if let Some(at) = points.iter().position(|other| *other == point) {
-                    points.remove(at);
-                }
+        for number in edit.before.min(edit.after)..edit.before.max(edit.after) {
+            let place = place(mix(edit.hash, number.into()), lines);
+            let point = Point {
+                key: Self::key_of(place),
+                node: edit.node,
+            };
+            let (chunk, at) = ring.chunk_mut(line_of(place));
+            let head = chunk.lines[at].head();
+            if adds {
+                chunk.insert(at, point, nodes);
+            } else {
+                chunk.remove(at, point);
             }
-            let (written, cold) = ring.line_mut(line);
-            let successor = written.successor();
-            cold.write(written, line % CHUNK, &points, successor);
-            ring.spread_head(line);
+            if chunk.lines[at].head() != head {
+                ring.spread_head(line_of(place));
+            }
         }
         ring
     }

@@ -1,40 +1,42 @@
 //! One line of the ring: the points of one equal slice of the circle, in one cache line.
 //!
-//! A point's place in its slice has 24 bits. The top 8 are the *residual*, kept in the hot line
-//! beside the nodes; the low 16 are kept in [`Cold`], since only a key whose residual equals a
-//! point's needs them (load / 256, one lookup in 20). That keeps the answer exact, and what a
-//! lookup touches at 5.3 bytes for each point: at 1.6 million points the hot lines still fit what
-//! the TLB covers. Residuals of 16 bits would save the mispredicted branch of that one lookup, but
-//! make lines of 15 points; measured, the memory costs more (55 ns against 35 a lookup).
+//! A point's place in its slice has 24 bits. The top 15, its *residual*, are in the line beside
+//! the nodes, and decide for all keys but those whose residual equals a point's: one of 3,300. The
+//! low 9 are kept apart, in the line's [`Chunk`](super::chunk::Chunk); with 65,536 lines or more
+//! there are none, for then line and residual have all bits of the position. Residuals of 8 bits
+//! would make the lines denser by a fifth, but one lookup in 20 would then guess its branch wrongly
+//! after it has waited for memory, and wait again: compared by words as here, 7 to 8 ns a lookup
+//! against 3.5 at 160 thousand points, and 16 or more against 5 to 7 at 1.6 million.
 //!
 //! ```text
-//! points of the line   (residual, low): (07, 1f00)=c  (3a, 0004)=a  (3a, 9000)=b
-//! residuals            07 3a 3a ff ff ff ...
-//! nodes                 c  a  b  s  .  .  ...         s = owner of the next point after the line
-//! key 05 -> rank 0 -> c     key 20 -> rank 1 -> a     key 90 -> rank 3 -> s
-//! key (3a, 0100) -> equal residual: the low parts decide -> b
+//! points of the line   residuals 07d0=c  3a00=a  6b12=b
+//! lanes (7fff - res.)  782f 45ff 14ed 0000 0000 ...  3    the last lane holds the number of points
+//! nodes                   c    a    b    s    s ...  s    s = owner of the next point after the line
+//! key 0500 -> rank 0 -> c     key 2000 -> rank 1 -> a     key 7000 -> rank 3 -> s
 //! ```
+//!
+//! A key `k` is behind a point if `k > residual`, that is if `lane + k` reaches 2^15: the top bit
+//! of each lane of a sum tells, four lanes to a word, and no lane ever carries into the next.
 
-use std::hint::select_unpredictable;
+/// The residual that no key is behind: lanes are differences to it.
+const TOP: u16 = (1 << RESIDUAL_BITS) - 1;
+const RESIDUAL_BITS: u32 = 15;
 
-/// How many lines share one allocation. A changed node copies each chunk that holds one of its
-/// points (16 lines are 1.7 KiB), and every chunk costs two reference counts: 16 balances the two
-/// between 160 thousand and 1.6 million points.
-pub(super) const CHUNK: usize = 16;
-
-/// Marks a line whose points are in [`Cold::spilled`].
-const SPILLED: u8 = u8::MAX;
+/// The bits of a key in a line: its residual and the low ones.
+pub(super) const KEY_BITS: u32 = RESIDUAL_BITS + LOW_BITS;
+pub(super) const LOW_BITS: u32 = 9;
 
 /// A node's index, as narrow as the ring allows.
 pub(super) trait Id: Copy + Default + PartialEq + std::fmt::Debug {
+    const BITS: u32;
     /// How many indices there are.
-    const LIMIT: u64;
+    const LIMIT: u64 = 1 << Self::BITS;
     fn new(index: u32) -> Self;
     fn get(self) -> u32;
 }
 
 impl Id for u16 {
-    const LIMIT: u64 = 1 << 16;
+    const BITS: u32 = 16;
     #[inline]
     fn new(index: u32) -> Self {
         index as u16
@@ -45,11 +47,11 @@ impl Id for u16 {
     }
 }
 
-/// 24 bits, so that 15 points still fit a cache line when a ring has more than 65,536 nodes.
+/// 24 bits, so that 11 points still fit a cache line when a ring has more than 65,536 nodes.
 pub(super) type U24 = [u8; 3];
 
 impl Id for U24 {
-    const LIMIT: u64 = 1 << 24;
+    const BITS: u32 = 24;
     #[inline]
     fn new(index: u32) -> Self {
         let [a, b, c, _] = index.to_le_bytes();
@@ -62,86 +64,66 @@ impl Id for U24 {
     }
 }
 
-/// A point of a line: its place in the slice (24 bits) and its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Point {
-    pub(super) key: u32,
-    pub(super) node: u32,
-}
-
-/// The part of a line that lookups read.
+/// The part of a line that lookups read: up to `M - 1` points.
 ///
-/// `N` residuals and `M = N + 1` nodes: 64 bytes for `u16` with 20 and `U24` with 15.
+/// 64 bytes for `u16` with 16 lanes and for `U24` with 12. `M` is a multiple of 4.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line<I, const N: usize, const M: usize> {
-    /// `nodes[count]` is the owner of the first point after the line, so that a rank past the
-    /// last point needs no branch. A spilled line has its first node in front, its successor last.
+pub(super) struct Line<I, const M: usize> {
+    /// Falling, as the residuals rise; unused ones are 0. The last one is the number of points.
+    lanes: [u16; M],
+    /// From the last point on, the owner of the first point after the line, so that a rank past
+    /// the last point needs no branch.
     nodes: [I; M],
-    /// Sorted; unused ones are the greatest, which no residual is above.
-    residuals: [u8; N],
-    count: u8,
 }
 
-/// The lookups' part of [`CHUNK`] lines, in one allocation that rings share.
-pub(super) type Hot<I, const N: usize, const M: usize> = [Line<I, N, M>; CHUNK];
+impl<I: Id, const M: usize> Line<I, M> {
+    /// The most points of a line.
+    pub(super) const ROOM: usize = M - 1;
 
-/// The rest of [`CHUNK`] lines, in an allocation of its own so that hot lines lie densely.
-#[derive(Debug, Clone)]
-pub(super) struct Cold<const N: usize> {
-    low: [[u16; N]; CHUNK],
-    /// Lines with more than `N` points (about 1 % of them), in no order.
-    spilled: Option<Box<Spilled>>,
-}
-
-type Spilled = Vec<(u8, Vec<Point>)>;
-
-impl<I: Id, const N: usize, const M: usize> Line<I, N, M> {
-    pub(super) fn new() -> Self {
+    /// A line without points.
+    pub(super) fn new(successor: I) -> Self {
         Self {
-            nodes: [I::default(); M],
-            residuals: [u8::MAX; N],
-            count: 0,
+            lanes: [0; M],
+            nodes: [successor; M],
         }
     }
 
-    /// The owner of the first point at or after `key`; `None` if the cold part must decide.
+    /// The owner of the first point at or after `key`; `None` if the chunk must decide: the key
+    /// equals a point's as far as the line knows, or is behind all points of a full line, of which
+    /// the chunk may have more.
     #[inline]
     pub(super) fn owner(&self, key: u32) -> Option<I> {
-        let residual = (key >> 16) as u8;
+        let residual = residual(key);
         let rank = self.rank(residual);
-        let decided = self.count != SPILLED && self.residuals.get(rank) != Some(&residual);
+        let decided = rank < Self::ROOM && self.lanes[rank] + residual != TOP;
         decided.then(|| self.nodes[rank])
     }
 
-    /// How many residuals are below `residual`.
+    /// How many residuals are below `residual`, up to all `M - 1`.
     ///
-    /// They are sorted, so a few comparisons find eight that the rank is in, and those are compared
-    /// at once: half the time of comparing all with baseline x86-64 instructions, and no branch.
-    /// For 20 residuals the eight start at 0, 6 or 12.
+    /// The compiler makes two 16-byte vectors of the four words, with baseline instructions.
     #[inline]
-    fn rank(&self, residual: u8) -> usize {
-        const HIGH: u64 = 0x8080_8080_8080_8080;
-        let steps = const { N.div_ceil(8) - 1 };
-        let step = const { (N - 8) / (N.div_ceil(8) - 1) };
-        let skip = |i| {
-            let below = self.residuals[step * i + 7] < residual;
-            select_unpredictable(below, step, 0)
-        };
-        let start: usize = (0..steps).map(skip).sum();
-        let mut word = [0; 8];
-        word.copy_from_slice(&self.residuals[start..start + 8]);
-        let word = u64::from_le_bytes(word);
-        let same = u64::from(residual) * 0x0101_0101_0101_0101;
-        // The high bit of each byte says whether it is at least `residual`: by its low seven bits
-        // where the high bits are equal, by its high bit where not.
-        let by_low = (word | HIGH) - (same & !HIGH);
-        let at_least = ((word & !same) | (!(word ^ same) & by_low)) & HIGH;
-        start + at_least.trailing_zeros() as usize / 8
+    pub(super) fn rank(&self, residual: u16) -> usize {
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        let mut behind = 0;
+        for word in 0..M / 4 {
+            let lane = |i: usize| u64::from(self.lanes[4 * word + i]) << (16 * i);
+            let lanes = lane(0) | lane(1) | lane(2) | lane(3);
+            // The number of points in the last lane is no residual.
+            let ones = if word == M / 4 - 1 { ONES >> 16 } else { ONES };
+            behind += lanes.wrapping_add(u64::from(residual) * ONES) >> RESIDUAL_BITS & ones;
+        }
+        (behind.wrapping_mul(ONES) >> 48) as usize
+    }
+
+    /// The number of points here, which are the first of the slice.
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.lanes[Self::ROOM]).min(Self::ROOM)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     /// The owner of the line's start: its first point's node, or its successor if it has no point.
@@ -151,144 +133,119 @@ impl<I: Id, const N: usize, const M: usize> Line<I, N, M> {
 
     /// The owner of the first point after the line.
     pub(super) fn successor(&self) -> I {
-        self.nodes[self.successor_at()]
+        self.nodes[Self::ROOM]
     }
 
     pub(super) fn set_successor(&mut self, id: I) {
-        self.nodes[self.successor_at()] = id;
+        let len = self.len();
+        self.nodes[len..].fill(id);
     }
 
-    fn successor_at(&self) -> usize {
-        usize::from(self.count).min(N)
+    /// The residual and the node at a rank below [`len`](Self::len).
+    pub(super) fn at(&self, rank: usize) -> (u16, I) {
+        (TOP - self.lanes[rank], self.nodes[rank])
+    }
+
+    /// Puts a point at a rank; there is room for it.
+    pub(super) fn insert(&mut self, rank: usize, residual: u16, id: I) {
+        let len = self.len();
+        self.lanes.copy_within(rank..len, rank + 1);
+        self.nodes.copy_within(rank..len, rank + 1);
+        self.lanes[rank] = TOP - residual;
+        self.nodes[rank] = id;
+        self.lanes[Self::ROOM] += 1;
+    }
+
+    /// Takes the point at a rank below [`len`](Self::len) away.
+    pub(super) fn remove(&mut self, rank: usize) {
+        let len = self.len();
+        self.lanes.copy_within(rank + 1..len, rank);
+        self.nodes.copy_within(rank + 1..=len, rank);
+        self.lanes[len - 1] = 0;
+        self.lanes[Self::ROOM] -= 1;
+    }
+
+    /// Fills an empty line with the first `count` points, which are in no order. A word has the
+    /// point's node in its low bits and its low bits, which go to `low`, above them. Returns false,
+    /// with the line still empty, if two lanes are equal: they take more than residuals to be put
+    /// in order.
+    ///
+    /// A point's rank is how many lanes are above its own. One lane at a time is compared with all
+    /// others, and the compiler makes vector code of it. Lanes past `count` are 0, have therefore
+    /// the rank `count`, and are handled like the others: going only so far as there are points
+    /// would mispredict a branch in each line, which takes longer.
+    #[inline]
+    pub(super) fn fill<const LOW: usize>(
+        &mut self,
+        (lanes, words): (&[Lane; STAGED], &[u32; STAGED]),
+        count: usize,
+        low: &mut [u16; LOW],
+    ) -> bool {
+        let mut ranks = [0u16; STAGED];
+        for &lane in lanes.iter().take(Self::ROOM) {
+            for (rank, &other) in ranks.iter_mut().zip(lanes) {
+                *rank += u16::from(lane.0 > other.0);
+            }
+        }
+        // Distinct lanes have the ranks 0, 1, 2, … and the unused ones all the rank `count`;
+        // equal ones share the lowest.
+        let sum: u16 = ranks.iter().sum();
+        let distinct = count * count.saturating_sub(1) / 2 + (STAGED - count) * count;
+        if usize::from(sum) != distinct {
+            return false;
+        }
+        // In place: a line that is written by words and copied by vectors at once stalls.
+        let successor = self.successor();
+        for ((&rank, lane), &word) in ranks.iter().zip(lanes).zip(words).take(Self::ROOM) {
+            // The remainder spares the bounds' checks.
+            let rank = usize::from(rank) % M;
+            self.lanes[rank] = lane.0.cast_unsigned();
+            self.nodes[rank] = I::new(word);
+            if let Some(low) = low.get_mut(rank) {
+                *low = low_of(word >> I::BITS);
+            }
+        }
+        self.nodes[count % M] = successor;
+        self.lanes[Self::ROOM] = count as u16;
+        true
     }
 }
 
-impl<const N: usize> Cold<N> {
-    pub(super) fn new() -> Self {
-        Self {
-            low: [[0; N]; CHUNK],
-            spilled: None,
-        }
-    }
+/// Places for the points of a line while they are put in order: at least its lanes.
+pub(super) const STAGED: usize = 16;
 
-    /// How many points of `line`, which is the chunk's `at`-th, are before `key`.
-    pub(super) fn rank<I: Id, const M: usize>(
-        &self,
-        line: &Line<I, N, M>,
-        at: usize,
-        key: u32,
-    ) -> usize {
-        if let Some(points) = self.spill(line, at) {
-            return points.partition_point(|point| point.key < key);
-        }
-        let (residual, low) = ((key >> 16) as u8, key as u16);
-        let count = usize::from(line.count);
-        let mut rank = line.rank(residual);
-        while rank < count && line.residuals[rank] == residual && self.low[at][rank] < low {
-            rank += 1;
-        }
-        rank
-    }
+/// A lane that is yet to be put in order; signed, since baseline x86-64 compares no unsigned words
+/// in vectors.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lane(i16);
 
-    /// The point at a rank of `line`, or none past the last one.
+impl Lane {
+    /// Of bits whose low ones are a residual.
     #[inline]
-    pub(super) fn point<I: Id, const M: usize>(
-        &self,
-        line: &Line<I, N, M>,
-        at: usize,
-        rank: usize,
-    ) -> Option<Point> {
-        if line.count == SPILLED {
-            return self.spill(line, at)?.get(rank).copied();
-        }
-        (rank < usize::from(line.count)).then(|| Point {
-            key: u32::from(line.residuals[rank]) << 16 | u32::from(self.low[at][rank]),
-            node: line.nodes[rank].get(),
-        })
+    pub(super) fn new(residual: u64) -> Self {
+        Self((!residual as u16 & TOP).cast_signed())
     }
 
-    /// Replaces the points of `line` by `points`, which are in order.
-    pub(super) fn write<I: Id, const M: usize>(
-        &mut self,
-        line: &mut Line<I, N, M>,
-        at: usize,
-        points: &[Point],
-        successor: I,
-    ) {
-        if let Some(spilled) = &mut self.spilled {
-            spilled.retain(|(of, _)| usize::from(*of) != at);
-        }
-        line.residuals = [u8::MAX; N];
-        if points.len() > N {
-            line.count = SPILLED;
-            line.nodes[0] = I::new(points[0].node);
-            line.nodes[N] = successor;
-            let spilled = self.spilled.get_or_insert_default();
-            spilled.push((at as u8, points.to_vec()));
-            return;
-        }
-        line.count = points.len() as u8;
-        for (i, point) in points.iter().enumerate() {
-            line.residuals[i] = (point.key >> 16) as u8;
-            line.nodes[i] = I::new(point.node);
-            self.low[at][i] = point.key as u16;
-        }
-        line.nodes[points.len()] = successor;
+    /// The key it was made of, given its low bits.
+    pub(super) fn key(self, low: u16) -> u32 {
+        key_of(TOP - self.0.cast_unsigned(), low)
     }
+}
 
-    /// [`write`](Self::write) for a line never written before, from points in no order.
-    ///
-    /// Each point's rank is how many keys are below its own. One key at a time is compared with all
-    /// others: no branch, and the compiler makes vector code of it. Keys past `count` must be
-    /// `i32::MAX`. Returns false, with the line still empty, if two keys are equal: they need the
-    /// names to be put in order.
-    pub(super) fn write_unsorted<I: Id, const M: usize>(
-        &mut self,
-        line: &mut Line<I, N, M>,
-        at: usize,
-        count: usize,
-        (keys, nodes): (&[i32; N], &[I; N]),
-        successor: I,
-    ) -> bool {
-        let mut ranks = [0i32; N];
-        for &key in keys.iter().take(count) {
-            for (rank, &other) in ranks.iter_mut().zip(keys) {
-                *rank += i32::from(key < other);
-            }
-        }
-        let sum: i32 = ranks.iter().take(count).sum();
-        // Distinct keys have the ranks 0, 1, 2, …; equal ones share the lowest.
-        if sum as usize != count * count.saturating_sub(1) / 2 {
-            return false;
-        }
-        let low = &mut self.low[at];
-        for ((&rank, &key), &node) in ranks.iter().zip(keys).zip(nodes).take(count) {
-            let rank = rank as usize;
-            line.residuals[rank] = (key >> 16) as u8;
-            line.nodes[rank] = node;
-            low[rank] = key as u16;
-        }
-        line.count = count as u8;
-        line.nodes[count] = successor;
-        true
-    }
+/// A key of its two parts.
+#[inline]
+pub(super) fn key_of(residual: u16, low: u16) -> u32 {
+    u32::from(residual) << LOW_BITS | u32::from(low)
+}
 
-    fn spill<I, const M: usize>(&self, line: &Line<I, N, M>, at: usize) -> Option<&[Point]> {
-        if line.count != SPILLED {
-            return None;
-        }
-        let spilled = self.spilled.as_ref()?;
-        let found = spilled.iter().find(|(of, _)| usize::from(*of) == at);
-        found.map(|(_, points)| points.as_slice())
-    }
+/// The low bits of a key.
+#[inline]
+pub(super) fn low_of(key: u32) -> u16 {
+    key as u16 & ((1 << LOW_BITS) - 1)
+}
 
-    /// Bytes on the heap beside the chunk's own allocation.
-    pub(super) fn heap(&self) -> usize {
-        let points = |(_, points): &(u8, Vec<Point>)| points.capacity() * size_of::<Point>();
-        self.spilled.as_ref().map_or(0, |spilled| {
-            size_of::<Spilled>()
-                + spilled.capacity() * size_of::<(u8, Vec<Point>)>()
-                + spilled.iter().map(points).sum::<usize>()
-        })
-    }
+/// The part of a key that a line knows.
+#[inline]
+pub(super) fn residual(key: u32) -> u16 {
+    (key >> LOW_BITS) as u16 & TOP
 }

@@ -1,49 +1,48 @@
 //! All lines of a ring: the circle cut in equal slices, in chunks that rings share.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::line::{CHUNK, Cold, Hot, Id, Line, Point};
-use crate::hash::nodes::Node;
-
-/// The fewest lines: with 31 bits of position and 24 of key in a line, no two positions share a
-/// place if there are at least 2^7 lines.
-const MIN_LINES: u64 = 1 << (POSITION_BITS - KEY_BITS);
+use super::chunk::{CHUNK, Chunk, Point};
+use super::line::{Id, KEY_BITS, LOW_BITS, Line};
 
 /// The circle has 2^31 positions; ties beyond that are broken by name.
 const POSITION_BITS: u32 = 31;
 
-pub(super) const KEY_BITS: u32 = 24;
+/// With so many lines no two positions share a key of [`KEY_BITS`] in a line.
+const MIN_LINES: u64 = 1 << (POSITION_BITS - KEY_BITS);
 
-/// The nodes of a ring, by index; `None` where one was removed.
-pub(super) type Nodes = [Option<Node>];
+/// And with so many none share a residual, so that low bits are not needed.
+pub(super) const COARSE_LINES: u64 = MIN_LINES << LOW_BITS;
 
-/// The points of a ring. See [`Line`] for `N` and `M`.
+/// The points of a ring. See [`Line`] for `M` and [`Chunk`] for `LOW`.
 #[derive(Debug, Clone)]
-pub(super) struct Lines<I, const N: usize, const M: usize> {
-    pub(super) hot: Vec<Arc<Hot<I, N, M>>>,
-    pub(super) cold: Vec<Arc<Cold<N>>>,
+pub(super) struct Lines<I, const M: usize, const LOW: usize> {
+    pub(super) chunks: Vec<Arc<Chunk<I, M, LOW>>>,
 }
 
-impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
-    /// Points for each line in a fresh build: at 12 of 20, 1.2 % of the lines spill.
-    const LOAD: u64 = N as u64 * 3 / 5;
+impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
+    /// Points for each chunk in a fresh build: at 10 of 15 for each line, 5 % of the lines are
+    /// crowded, and one key in 100 is behind the points that a full line holds.
+    const LOAD: u64 = (Line::<I, M>::ROOM * CHUNK) as u64 * 2 / 3;
+
+    /// The fewest lines.
+    const LEAST: u64 = if LOW == 0 { COARSE_LINES } else { MIN_LINES };
 
     /// How many lines a fresh build has for so many points.
     pub(super) fn lines_for(points: u64) -> u64 {
         let chunk = CHUNK as u64;
-        points.div_ceil(Self::LOAD).max(MIN_LINES).div_ceil(chunk) * chunk
+        points.div_ceil(Self::LOAD).max(Self::LEAST / chunk) * chunk
     }
 
     /// Whether so many points still fit the number of lines: up to a fifth more, down to half.
     pub(super) fn suits(&self, points: u64) -> bool {
-        let lines = self.lines();
-        let sparse = lines > MIN_LINES && points < lines * Self::LOAD / 2;
-        points <= lines * Self::LOAD * 6 / 5 && !sparse
+        let fresh = self.chunks.len() as u64 * Self::LOAD;
+        let sparse = self.lines() > Self::LEAST && points < fresh / 2;
+        points <= fresh + fresh / 5 && !sparse
     }
 
     pub(super) fn lines(&self) -> u64 {
-        (self.hot.len() * CHUNK) as u64
+        (self.chunks.len() * CHUNK) as u64
     }
 
     /// The owner of a hash. The ring has at least one point.
@@ -66,20 +65,17 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
     }
 
     #[inline]
-    pub(super) fn line(&self, line: usize) -> &Line<I, N, M> {
-        &self.hot[line / CHUNK][line % CHUNK]
+    pub(super) fn line(&self, line: usize) -> &Line<I, M> {
+        &self.chunks[line / CHUNK].lines[line % CHUNK]
     }
 
-    /// A line and its cold part, to be changed; copies the chunk if it is shared.
-    pub(super) fn line_mut(&mut self, line: usize) -> (&mut Line<I, N, M>, &mut Cold<N>) {
-        (
-            &mut Arc::make_mut(&mut self.hot[line / CHUNK])[line % CHUNK],
-            Arc::make_mut(&mut self.cold[line / CHUNK]),
-        )
+    /// The chunk of a line, to be changed, and the line's place in it; copies it if it is shared.
+    pub(super) fn chunk_mut(&mut self, line: usize) -> (&mut Chunk<I, M, LOW>, usize) {
+        (Arc::make_mut(&mut self.chunks[line / CHUNK]), line % CHUNK)
     }
 
     fn rank(&self, line: usize, key: u32) -> usize {
-        self.cold[line / CHUNK].rank(self.line(line), line % CHUNK, key)
+        self.chunks[line / CHUNK].rank(line % CHUNK, key)
     }
 
     /// The line and the rank of the first point at or after a hash; the rank can be past the end.
@@ -91,7 +87,7 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
     /// The point at a rank of a line.
     #[inline]
     pub(super) fn point(&self, line: usize, rank: usize) -> Option<Point> {
-        self.cold[line / CHUNK].point(self.line(line), line % CHUNK, rank)
+        self.chunks[line / CHUNK].point(line % CHUNK, rank)
     }
 
     /// The position and node of the point at a rank of a line.
@@ -114,13 +110,13 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
         let lines = self.lines() as usize;
         let head = self.line(line).head();
         for back in 1..=lines {
-            let at = (line + lines - back) % lines;
-            if self.line(at).successor() == head {
+            let before = (line + lines - back) % lines;
+            if self.line(before).successor() == head {
                 return;
             }
-            let before = &mut Arc::make_mut(&mut self.hot[at / CHUNK])[at % CHUNK];
-            before.set_successor(head);
-            if !before.is_empty() {
+            let (chunk, at) = self.chunk_mut(before);
+            chunk.lines[at].set_successor(head);
+            if !chunk.lines[at].is_empty() {
                 return;
             }
         }
@@ -129,18 +125,23 @@ impl<I: Id, const N: usize, const M: usize> Lines<I, N, M> {
     #[inline]
     fn place(&self, hash: u64) -> (usize, u32) {
         let place = place(hash, self.lines());
-        ((place >> KEY_BITS) as usize, key_of(place))
+        (line_of(place), Self::key_of(place))
+    }
+
+    /// The key within its line of a place.
+    #[inline]
+    pub(super) fn key_of(place: u64) -> u32 {
+        let unused = if LOW == 0 { LOW_BITS } else { 0 };
+        (place as u32 & ((1 << KEY_BITS) - 1)) >> unused << unused
     }
 
     /// Bytes on the heap, those shared with other rings included.
     pub(super) fn heap(&self) -> usize {
         // An Arc has two counters in front, padded to the alignment of its content.
-        let counters = |align: usize| align.max(2 * size_of::<usize>());
-        let hot = size_of::<Hot<I, N, M>>() + counters(align_of::<Hot<I, N, M>>());
-        let cold = size_of::<Cold<N>>() + counters(align_of::<Cold<N>>());
-        (self.hot.capacity() + self.cold.capacity()) * size_of::<usize>()
-            + self.hot.len() * hot
-            + self.cold.iter().map(|c| cold + c.heap()).sum::<usize>()
+        let counters = align_of::<Chunk<I, M, LOW>>().max(2 * size_of::<usize>());
+        let chunk = size_of::<Chunk<I, M, LOW>>() + counters;
+        self.chunks.capacity() * size_of::<usize>()
+            + self.chunks.iter().map(|c| chunk + c.heap()).sum::<usize>()
     }
 }
 
@@ -153,30 +154,8 @@ pub(super) fn place(hash: u64, lines: u64) -> u64 {
     ((hash >> (64 - POSITION_BITS)) * lines) >> (POSITION_BITS - KEY_BITS)
 }
 
-/// The key within its line of a place.
-#[inline]
-pub(super) fn key_of(place: u64) -> u32 {
-    place as u32 & ((1 << KEY_BITS) - 1)
-}
-
 /// The line of a place.
 #[inline]
 pub(super) fn line_of(place: u64) -> usize {
     (place >> KEY_BITS) as usize
-}
-
-/// The order of points in a line: by key, and those of equal key by the names of their nodes, so
-/// that neither the order of the input nor the indices decide.
-pub(super) fn order(a: Point, b: Point, nodes: &Nodes) -> Ordering {
-    let name = |point: Point| {
-        let node = nodes.get(point.node as usize)?.as_ref()?;
-        Some(&node.name)
-    };
-    a.key.cmp(&b.key).then_with(|| {
-        if a.node == b.node {
-            Ordering::Equal
-        } else {
-            name(a).cmp(&name(b))
-        }
-    })
 }

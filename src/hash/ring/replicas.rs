@@ -1,6 +1,6 @@
 //! The nodes that follow a key on the ring: where its replicas go, and who takes over.
 
-use super::{HashRing, Wheel};
+use super::{HashRing, Wheel, with_lines};
 
 impl HashRing {
     /// The first `n` distinct nodes from a hash on, in ring order; the first is its owner.
@@ -85,8 +85,8 @@ impl HashRing {
     /// How many zones have a node with points that is not chosen.
     fn zones_with_more<Z: PartialEq>(&self, chosen: &[u32], zone_of: impl Fn(u32) -> Z) -> usize {
         let mut zones: Vec<Z> = Vec::new();
-        for (index, node) in (0..).zip(&self.nodes) {
-            let placed = node.as_ref().is_some_and(|node| node.weight > 0);
+        for (index, node) in (0..).zip(self.nodes.iter()) {
+            let placed = node.is_some_and(|node| node.weight > 0);
             if placed && !chosen.contains(&index) {
                 let zone = zone_of(index);
                 if !zones.contains(&zone) {
@@ -99,11 +99,7 @@ impl HashRing {
 
     /// The node of every point, once round from a hash.
     pub(super) fn walk(&self, hash: u64) -> Walk<'_> {
-        let (line, rank) = match &self.wheel {
-            Wheel::Narrow(lines) => lines.locate(hash),
-            Wheel::Wide(lines) => lines.locate(hash),
-            Wheel::Empty => (0, 0),
-        };
+        let (line, rank) = with_lines!(&self.wheel, lines => lines.locate(hash), (0, 0));
         Walk {
             ring: self,
             line,
@@ -156,11 +152,9 @@ impl Iterator for Walk<'_> {
             return None;
         }
         loop {
-            let point = match &self.ring.wheel {
-                Wheel::Narrow(lines) => lines.point(self.line, self.rank),
-                Wheel::Wide(lines) => lines.point(self.line, self.rank),
-                Wheel::Empty => return None,
-            };
+            let point = with_lines!(
+                &self.ring.wheel, lines => lines.point(self.line, self.rank), return None
+            );
             if let Some(point) = point {
                 self.rank += 1;
                 self.left -= 1;
