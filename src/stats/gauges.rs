@@ -44,7 +44,8 @@ impl Gauges<'_> {
         }
     }
 
-    /// The mean latency in nanoseconds, which falls while no call ends; 0 where none is known.
+    /// The mean latency in nanoseconds, which falls while no call ends; 0 where none is known, and
+    /// below 0 after one call, which may have made the connection.
     #[inline]
     pub(crate) fn falling_latency(self, now: Timestamp) -> f32 {
         self.latency.falling(now)

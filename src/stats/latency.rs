@@ -7,10 +7,13 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::Timestamp;
 
 /// An exponential moving average over time: `mean·w + x·(1 − w)` with
-/// `w = exp(−Δt/τ)`, the first sample as it is (Finagle's `Ema`).
+/// `w = exp(−Δt/τ)` (Finagle's `Ema`), but that the first sample, which in many a
+/// client made the connection, gives way to the second. By the formula it would
+/// stay for seconds: of calls in quick succession, each weighs next to nothing.
 ///
-/// The mean (an `f32` of nanoseconds) and the time of its last sample (in ticks
-/// of 16 µs) share one word, so that they change together. A sample within the
+/// The mean (an `f32` of nanoseconds, below 0 while there is but one sample) and
+/// the time of its last sample (in ticks of 16 µs) share one word, so that they
+/// change together. A sample within the
 /// same tick as the last has no weight in the formula and is left out, which
 /// also spares the cache line on a busy endpoint. Ticks wrap after 19.5 hours,
 /// when an old mean may weigh as much as a new one for one sample.
@@ -22,19 +25,19 @@ pub(super) struct Latency(pub(super) AtomicU64);
 const TAU: Duration = Duration::from_secs(10);
 pub(super) const TICK_BITS: u32 = 14;
 
-/// No sample yet. A mean is never negative, so no pair of values has this form.
+/// No sample yet. A mean is never 0, so no pair of values has this form.
 const NONE: u64 = 0;
 
 impl Latency {
     pub(super) fn mean(&self) -> Option<Duration> {
         match self.0.load(Ordering::Relaxed) {
             NONE => None,
-            word => Some(Duration::from_nanos(unpack(word).0 as u64)),
+            word => Some(Duration::from_nanos(unpack(word).0.abs() as u64)),
         }
     }
 
     /// In nanoseconds, falling towards nothing while there are no samples, so that an endpoint that
-    /// was slow is tried again; 0 before the first.
+    /// was slow is tried again; 0 before the first, and below 0 before the second.
     #[inline]
     pub(super) fn falling(&self, now: Timestamp) -> f32 {
         let (mean, last) = unpack(self.0.load(Ordering::Relaxed));
@@ -50,16 +53,18 @@ impl Latency {
     pub(super) fn record(&self, nanos: u64, now: Timestamp) {
         let tick = tick_of(now);
         let word = self.0.load(Ordering::Relaxed);
-        let next = if word == NONE {
-            sample_of(nanos)
-        } else {
-            let (mean, last) = unpack(word);
+        let (mean, last) = unpack(word);
+        let next = if mean > 0.0 {
             let elapsed = tick.wrapping_sub(last);
             // A clock read before another thread's record may be older.
             if elapsed.cast_signed() <= 0 {
                 return;
             }
             mean + (sample_of(nanos) - mean) * gain(elapsed)
+        } else if word == NONE {
+            -sample_of(nanos)
+        } else {
+            sample_of(nanos)
         };
         self.0.store(pack(next, tick), Ordering::Relaxed);
     }
@@ -122,6 +127,7 @@ pub(super) fn unpack(word: u64) -> (f32, u32) {
 }
 
 #[cfg(all(test, not(waypost_loom)))]
+#[expect(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use super::*;
 
@@ -132,11 +138,18 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn the_first_sample_counts_as_it_is() {
+    fn the_first_sample_gives_way_to_the_second() {
         let latency = Latency::default();
         assert_eq!(latency.mean(), None);
+        latency.record(9 * MS, at(0));
+        assert_eq!(latency.mean(), Some(Duration::from_nanos(9 * MS)));
+        assert_eq!(latency.falling(at(0)), -9.0 * MS as f32);
         latency.record(MS, at(0));
         assert_eq!(latency.mean(), Some(Duration::from_nanos(MS)));
+        assert_eq!(latency.falling(at(0)), MS as f32);
+        latency.record(9 * MS, at(1));
+        let mean = latency.mean().unwrap().as_nanos() as f32;
+        assert!((mean / MS as f32 - 1.0).abs() < 0.001, "{mean}");
         let zero = Latency::default();
         zero.record(0, at(0));
         assert_eq!(zero.mean(), Some(Duration::from_nanos(1)));
@@ -146,6 +159,7 @@ mod tests {
     #[test]
     fn it_follows_the_formula() {
         let latency = Latency::default();
+        latency.record(77 * MS, at(0));
         let mut mean: Option<f64> = None;
         let (mut millis, mut last) = (0_u64, 0_u64);
         for i in 0..2_000_u64 {
@@ -175,6 +189,7 @@ mod tests {
     #[test]
     fn samples_of_one_tick_and_of_the_past_weigh_nothing() {
         let latency = Latency::default();
+        latency.record(MS * 7, at(999));
         latency.record(MS, at(1_000));
         latency.record(MS * 500, at(1_000));
         latency.record(MS * 500, at(10));

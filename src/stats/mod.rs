@@ -104,7 +104,8 @@ impl EndpointStats {
 
     /// The mean latency of answered calls, weighted to the last ten seconds
     /// (Finagle's EMA, which decays with time and not with the number of
-    /// calls); none before the first.
+    /// calls); none before the first, which gives way to the second, since it
+    /// may have waited for a connection.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.gauges().latency.mean()

@@ -97,7 +97,7 @@ struct Scored {
 struct Candidates {
     len: usize,
     index: [NodeIndex; LOOK],
-    /// Nanoseconds; 0 where none is known.
+    /// Nanoseconds; 0 where none is known, and below 0 where but one call tells.
     latency: [f32; LOOK],
     /// Calls of our own in flight, and how many of them there were when the server told its load.
     own: [f32; LOOK],
@@ -118,6 +118,8 @@ struct Usual {
     surplus: Mean,
     /// Whether there is any.
     trouble: bool,
+    /// Whether there are some of which but one call tells.
+    first_calls: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -164,10 +166,11 @@ impl Candidates {
             return;
         };
         let latency = gauges.falling_latency(now);
+        self.latency[at] = latency;
         if latency > 0.0 {
-            self.latency[at] = latency;
             self.usual.latency.add(latency);
         }
+        self.usual.first_calls |= latency < 0.0;
         if let Some(held) = stats.held(now) {
             (self.surplus[at], self.age[at]) = (held.surplus, held.age);
             self.own_then[at] = held.own as f32;
@@ -221,8 +224,21 @@ impl Candidates {
         })
     }
 
+    /// Takes what but one call tells, which may have made the connection, for no more than what is
+    /// usual: else, where each makes a connection of its own, whoever was called first gets all calls.
+    fn trust_first_calls(&mut self) {
+        let usual = self.usual_latency();
+        for latency in &mut self.latency {
+            let first = latency.abs().min(usual);
+            *latency = if *latency < 0.0 { first } else { *latency };
+        }
+    }
+
     /// The best, by the calls that each holds for its weight.
     fn best(&mut self, calls: &[f32; LOOK]) -> Option<NodeIndex> {
+        if self.usual.first_calls {
+            self.trust_first_calls();
+        }
         let failures = if self.usual.trouble {
             self.failures(calls)
         } else {

@@ -203,7 +203,7 @@ impl Probed {
         let said = stats.held(now)?;
         let own = self.view.in_flight(index) as f32;
         let latency = match stats.reported_latency() {
-            0.0 => stats.gauges().falling_latency(now),
+            0.0 => stats.gauges().falling_latency(now).abs(),
             latency => latency,
         };
         let failures = stats.gauges().trouble(now) * FAILURE / latency.max(1.0);
