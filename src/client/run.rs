@@ -272,7 +272,7 @@ where
         };
         if self.transport.may_repeat() {
             let tokens = &self.service.state.tokens;
-            tokens.asked_about(|| self.services.now());
+            tokens.asked_by(|| self.services.now());
         }
         let mut tried = Tried::new();
         let mut attempts = 1;

@@ -228,9 +228,18 @@ impl RetryTokens {
         }
     }
 
-    /// As [`RetryTokens::asked`], for calls that need no clock otherwise: it is read
-    /// for a few of them only.
-    pub(crate) fn asked_about(&self, clock: impl FnOnce() -> Timestamp) {
+    /// As [`asked`](Self::asked), for calls that need no clock otherwise: it is read for
+    /// one of sixteen only. They count as asked for when the first of them was, so a
+    /// call may expire early, and never grants a retry too much.
+    ///
+    /// ```
+    /// use waypost::resilience::RetryBudget;
+    /// use waypost::time::Clock;
+    ///
+    /// let (clock, tokens) = (Clock::system(), RetryBudget::default().start());
+    /// tokens.asked_by(|| clock.now());
+    /// ```
+    pub fn asked_by(&self, clock: impl FnOnce() -> Timestamp) {
         if let State::Share { calls, batch, .. } = &self.0 {
             batch.add(calls, clock);
         }
@@ -356,7 +365,7 @@ mod tests {
             for _ in 0..5_000 {
                 millis += u64::from(rng.below(8) * rng.below(8));
                 exact.asked(at(millis));
-                tokens.asked_about(|| {
+                tokens.asked_by(|| {
                     reads += 1;
                     at(millis)
                 });
@@ -382,7 +391,7 @@ mod tests {
         let budget = RetryBudget::share(100).unwrap().min_per_second(0);
         let granted = |calls: u32, later| {
             let tokens = budget.start();
-            (0..calls).for_each(|_| tokens.asked_about(|| at(0)));
+            (0..calls).for_each(|_| tokens.asked_by(|| at(0)));
             (0..100).filter(|_| tokens.try_retry(at(later))).count()
         };
         for calls in [1, 15, 16, 17, 40] {
