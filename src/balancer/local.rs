@@ -361,6 +361,8 @@ impl Seat {
         self.pick(state, options, slot)
     }
 
+    /// Of one stripe or two, which the flag leaves no doubt about: with a loop in
+    /// it, this would need a stack.
     #[inline(never)]
     fn pick_in_place(&self, state: Arc<State>, two: bool, slot: Slot) -> Option<Pick> {
         let few = if two { Stripes::Two } else { Stripes::One };
