@@ -380,12 +380,12 @@ impl Seat {
         &self,
         common: Common,
         state: Arc<State>,
-        stripes: (Stripes, Slot),
+        (stripes, slot): (Stripes, Slot),
     ) -> Option<Pick> {
         let (n, counters, memory) = (state.first.len(), &state.roster.counters, &self.memory);
-        match common.begin((0, n), &memory.cursor, counters, stripes, memory) {
+        match common.begin((0, n), &memory.cursor, counters, (stripes, slot), memory) {
             Some(node) => Some(guard(state, node)),
-            None => self.pick(state, &PickOptions::ANY, stripes.1),
+            None => self.pick(state, &PickOptions::ANY, slot),
         }
     }
 

@@ -13,10 +13,10 @@ use crate::time::Timestamp;
 ///
 /// The mean (an `f32` of nanoseconds, below 0 while there is but one sample) and
 /// the time of its last sample (in ticks of 16 µs) share one word, so that they
-/// change together. A sample within the
-/// same tick as the last has no weight in the formula and is left out, which
-/// also spares the cache line on a busy endpoint. Ticks wrap after 19.5 hours,
-/// when an old mean may weigh as much as a new one for one sample.
+/// change together. A sample within the same tick as the last has no weight in
+/// the formula and is left out, which also spares the cache line on a busy
+/// endpoint. Ticks wrap after 19.5 hours, when an old mean may weigh as much as a
+/// new one for one sample.
 #[derive(Debug, Default)]
 pub(super) struct Latency(pub(super) AtomicU64);
 

@@ -33,7 +33,8 @@ impl Lane {
 
 /// The counters of 32 endpoints: a lane for each slot that a machine may have,
 /// of which those that are never used are never touched. What time tells of the
-/// endpoints is no thread's own: it is written every 16 us at most.
+/// endpoints is no thread's own: but for peaks and failures, it is written once in
+/// 16 µs at most for each.
 #[derive(Debug)]
 struct Page {
     lanes: [Lane; Slot::MOST],
@@ -74,8 +75,8 @@ impl Page {
             Stripes::One => lane(0),
             Stripes::Two => lane(0).wrapping_add(lane(1)),
             Stripes::Many(in_use) => {
-                let lanes = self.lanes.iter().take(in_use);
-                lanes.fold(0_u32, |sum, lane| sum.wrapping_add(lane.0[at].in_flight()))
+                let stripes = self.stripes(row).take(in_use);
+                stripes.fold(0_u32, |sum, stripe| sum.wrapping_add(stripe.in_flight()))
             }
         };
         // A call that began under one thread and ended under another leaves +1

@@ -76,17 +76,21 @@ impl WeightedDraw {
     /// `first` outweighs all the others together so far that it keeps coming.
     #[inline]
     pub(super) fn draw_other(&self, rng: &mut Rng, first: NodeIndex) -> Option<NodeIndex> {
-        // With the first drawn by weight, even one node of nine tenths of all
-        // weight comes eight times in a row in 43 % of such draws only, and
-        // then the caller's fallback, that very node, is the right answer.
-        (0..TRIES)
-            .map(|_| self.draw(rng))
-            .find(|&index| index != first)
+        other_than(first, || self.draw(rng))
     }
 }
 
-/// How often another node than the first is tried to be drawn.
-const TRIES: u32 = 8;
+/// A draw that differs from `first`, by trying a few times.
+#[inline]
+pub(super) fn other_than(
+    first: NodeIndex,
+    mut draw: impl FnMut() -> NodeIndex,
+) -> Option<NodeIndex> {
+    // With the first drawn by weight, even one node of nine tenths of all
+    // weight comes eight times in a row in 43 % of such draws only, and
+    // then the caller's fallback, that very node, is the right answer.
+    (0..8).map(|_| draw()).find(|&index| index != first)
+}
 
 impl Alias {
     /// The half of the bits that choose the column leave the other for its coin.
@@ -98,17 +102,5 @@ impl Alias {
             Some(column) if bits.0 as u32 >= column.keep => column.alias,
             _ => at,
         }
-    }
-
-    /// As [`WeightedDraw::draw_other`].
-    #[inline]
-    pub(super) fn draw_other(
-        &self,
-        first: NodeIndex,
-        mut bits: impl FnMut() -> Bits,
-    ) -> Option<NodeIndex> {
-        (0..TRIES)
-            .map(|_| self.draw(bits()))
-            .find(|&index| index != first)
     }
 }

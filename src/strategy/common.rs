@@ -11,7 +11,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::alias::Alias;
+use super::alias::{Alias, other_than};
 use super::{PickContext, PickOptions, Picker, p2c, random, round_robin};
 use crate::rng::{Bits, Rng};
 use crate::stats::{Counters, Place, Stripes};
@@ -122,15 +122,16 @@ impl CommonByWeight {
             Self::P2c(alias) => {
                 let stripes = Stripes::in_use();
                 let first = alias.draw(memory.draw());
-                match alias.draw_other(first, || memory.draw()) {
+                match other_than(first, || alias.draw(memory.draw())) {
                     Some(second) => {
                         let weight = |node: NodeIndex| {
                             let weight = weights.get(node as usize);
-                            weight.copied().map_or(1, u64::from)
+                            weight.copied().unwrap_or(1)
                         };
                         let (one, other) = (weight(first), weight(second));
-                        let read = |place: Place<'_>| u64::from(place.in_flight(stripes));
-                        let (idle, lighter) = (|a| a == 0, |a, b| b * one < a * other);
+                        let read = |place: Place<'_>| place.in_flight(stripes);
+                        let idle = |a| a == 0;
+                        let lighter = |a, b| p2c::is_lighter((b, other), (a, one));
                         let two = (first, second);
                         return counters.begin_at_better(two, slot, read, idle, lighter);
                     }

@@ -132,7 +132,6 @@ impl Picker for Weighted {
 }
 
 impl Weighted {
-    /// Compares in-flight calls per unit of weight, without a division.
     fn lighter(&self, first: NodeIndex, second: NodeIndex) -> NodeIndex {
         let view = &self.view;
         let a = view.in_flight(first);
@@ -140,9 +139,8 @@ impl Weighted {
             return first;
         }
         let b = view.in_flight(second);
-        let load_a = u64::from(a) * u64::from(view.weight(second));
-        let load_b = u64::from(b) * u64::from(view.weight(first));
-        if load_b < load_a { second } else { first }
+        let (a, b) = ((a, view.weight(first)), (b, view.weight(second)));
+        if is_lighter(b, a) { second } else { first }
     }
 
     #[cold]
@@ -153,4 +151,11 @@ impl Weighted {
         let second = draw_untried(&self.view, &self.draw, drawn, context)?;
         Some(self.lighter(first, second))
     }
+}
+
+/// Whether one endpoint has fewer calls in flight per unit of weight than another, both given with
+/// their weights; without a division.
+#[inline]
+pub(super) fn is_lighter((calls, weight): (u32, u32), other: (u32, u32)) -> bool {
+    u64::from(calls) * u64::from(other.1) < u64::from(other.0) * u64::from(weight)
 }
