@@ -3,7 +3,7 @@
 use tokio::sync::Notify;
 
 use crate::health::outlier::OutlierEjection;
-use crate::stats::{EndpointStats, Outcome, Trial};
+use crate::stats::{Bell, EndpointStats, Outcome, Trial};
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Told of failed calls and of trial calls; wakes the balancer's driver when
@@ -28,22 +28,6 @@ impl Alarm {
         }
     }
 
-    /// Takes in how a call ended.
-    pub(super) fn ended(&self, stats: &EndpointStats, outcome: Outcome) {
-        let on_trial = stats.accrual().trial() == Trial::Taken;
-        let told = on_trial && stats.accrual().end_trial(outcome);
-        let Some(ejection) = &self.ejection else {
-            return;
-        };
-        let rings = outcome.is_failure() && ejection.rings(stats.failed(outcome));
-        if told || rings {
-            if outcome.is_failure() {
-                self.failing.store(true, Ordering::Relaxed);
-            }
-            self.ring();
-        }
-    }
-
     /// Whether it was rung since calls fail, since this was asked last.
     pub(super) fn take_failing(&self) -> bool {
         self.failing.swap(false, Ordering::Relaxed)
@@ -56,5 +40,22 @@ impl Alarm {
     /// Waits until somebody rings, or has rung since the last wait.
     pub(super) async fn rung(&self) {
         self.wake.notified().await;
+    }
+}
+
+impl Bell for Alarm {
+    fn ended(&self, stats: &EndpointStats, outcome: Outcome) {
+        let on_trial = stats.accrual().trial() == Trial::Taken;
+        let told = on_trial && stats.accrual().end_trial(outcome);
+        let Some(ejection) = &self.ejection else {
+            return;
+        };
+        let rings = outcome.is_failure() && ejection.rings(stats.failed(outcome));
+        if told || rings {
+            if outcome.is_failure() {
+                self.failing.store(true, Ordering::Relaxed);
+            }
+            self.ring();
+        }
     }
 }

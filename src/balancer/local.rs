@@ -21,7 +21,7 @@ use super::pick::{self, Mark, Pick};
 use super::state::{Ending, Share, State};
 use crate::error::Error;
 use crate::rng::Rng;
-use crate::stats::{Outcome, Stripes};
+use crate::stats::{Bell as _, Outcome, Stripes};
 use crate::strategy::{Common, Memory, PickContext, PickOptions, begin_at_cheaper};
 use crate::sync::{Lease, Slot};
 use crate::time::{Clock, Timestamp};

@@ -6,12 +6,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::alarm::Alarm;
 use super::local;
 use super::state::State;
 use crate::endpoint::Endpoint;
 use crate::load::LoadReport;
-use crate::stats::{EndpointStats, Gauges, Outcome};
+use crate::stats::{Accounting, EndpointStats, Gauges, Outcome};
 use crate::time::{Clock, Timestamp};
 use crate::view::{Node, NodeKey, Roster};
 
@@ -145,23 +144,17 @@ impl Pick {
     }
 
     /// The guard of the same call, holding on to its endpoint alone and no
-    /// longer to the set it was picked from. Allocates nothing, and costs three
-    /// locked instructions, and three more when it ends.
+    /// longer to the set it was picked from. Allocates nothing, and costs two
+    /// locked instructions, and two more when it ends.
     pub fn detach(mut self) -> DetachedPick {
-        let node = Node::new(Arc::clone(self.endpoint()), self.stats().clone());
-        let Some(state) = self.state.take() else {
-            missing();
-        };
         let detached = DetachedPick {
-            node,
-            stopwatch: state.stopwatch.clone(),
-            by_latency: state.by_latency,
-            by_reports: state.by_reports,
-            alarm: state.alarm.clone(),
+            node: Node::new(Arc::clone(self.endpoint()), self.stats().clone()),
             mark: self.mark,
             outcome: Outcome::Cancelled,
         };
-        local::keep(state);
+        if let Some(state) = self.state.take() {
+            local::keep(state);
+        }
         detached
     }
 }
@@ -261,10 +254,6 @@ pub(super) fn record(
 #[must_use = "a pick that is dropped at once counts as a cancelled call"]
 pub struct DetachedPick {
     node: Node,
-    stopwatch: Option<Clock>,
-    by_latency: bool,
-    by_reports: bool,
-    alarm: Option<Arc<Alarm>>,
     outcome: Outcome,
     mark: Mark,
 }
@@ -285,19 +274,20 @@ impl DetachedPick {
     /// Whether the strategy goes by what servers say of their load, so that it is worth to be read.
     #[must_use]
     pub fn wants_report(&self) -> bool {
-        self.by_reports
+        self.accounting().by_reports
     }
 
     /// Tells what the server said of its load, as [`Pick::report`] does.
     pub fn report(&self, report: &LoadReport) {
-        if let (true, Some(clock)) = (self.by_reports, &self.stopwatch) {
+        if let (true, Some(clock)) = (self.wants_report(), &self.accounting().stopwatch) {
             self.node.stats().reported(report, clock.now());
         }
     }
 
     /// Tells that the server asked to be left alone for so long, as [`Pick::push_back`] does.
     pub fn push_back(&self, wait: Duration) {
-        if let (true, Some(clock)) = (self.by_latency, &self.stopwatch) {
+        let accounting = self.accounting();
+        if let (true, Some(clock)) = (accounting.by_latency, &accounting.stopwatch) {
             self.node.stats().gauges().pushed_back(wait, clock.now());
         }
     }
@@ -306,17 +296,22 @@ impl DetachedPick {
     pub fn finish(mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
+
+    fn accounting(&self) -> &Accounting {
+        self.node.stats().accounting()
+    }
 }
 
 impl Drop for DetachedPick {
     fn drop(&mut self) {
-        if let Some(clock) = &self.stopwatch {
-            let (gauges, mark) = (self.node.stats().gauges(), self.mark);
-            record(gauges, clock, mark, self.outcome, self.by_latency);
+        let (stats, accounting) = (self.node.stats(), self.accounting());
+        if let Some(clock) = &accounting.stopwatch {
+            let by_latency = accounting.by_latency;
+            record(stats.gauges(), clock, self.mark, self.outcome, by_latency);
         }
-        self.node.stats().end(local::slot(), self.outcome);
-        if let Some(alarm) = &self.alarm {
-            alarm.ended(self.node.stats(), self.outcome);
+        stats.end(local::slot(), self.outcome);
+        if let Some(bell) = &accounting.bell {
+            bell.ended(stats, self.outcome);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::state::{Draft, Knowledge, State};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, merge};
 use crate::error::Error;
 use crate::event::{Discovery, Event, Snapshot};
-use crate::stats::{EndpointStats, Ledger, Totals};
+use crate::stats::{Accounting, Bell, EndpointStats, Ledger, Totals};
 use crate::strategy::Strategy;
 use crate::time::{Clock, Timestamp};
 use crate::topology::Topology;
@@ -75,11 +75,14 @@ impl Updater {
         topology: Topology,
         monitor: Monitor,
     ) -> Self {
-        let ledger = if strategy.reads_total() {
-            Ledger::with_total()
-        } else {
-            Ledger::default()
+        let accounting = Accounting {
+            stopwatch: state.stopwatch.clone(),
+            by_latency: strategy.reads_latency(),
+            by_reports: strategy.reads_reports(),
+            bell: core.alarm.clone().map(|alarm| alarm as Arc<dyn Bell>),
+            ..Accounting::default()
         };
+        let ledger = Ledger::new(accounting, strategy.reads_total());
         Self {
             core,
             state,

@@ -84,21 +84,25 @@ impl<V: Clone + Send + Sync + 'static> PerEndpoint<V> {
         }
     }
 
-    /// The endpoint's value, made by `make` if there is none.
-    pub(super) fn get<E>(
+    /// Looks at the endpoint's value, made by `make` if there is none: in its place, as a
+    /// copy would cost more than to find it.
+    #[inline]
+    pub(super) fn with<T, E>(
         &self,
         balancer: &Balancer,
         pick: &DetachedPick,
         make: impl FnOnce(&Endpoint) -> Result<V, E>,
-    ) -> Result<V, E> {
+        look: impl FnOnce(&V) -> T,
+    ) -> Result<T, E> {
         let (key, endpoint) = (pick.key(), pick.endpoint());
         if let Some(entry) = self.shared.values.load().get(&key)
             && entry.serves(endpoint)
         {
-            return Ok(entry.value.clone());
+            return Ok(look(&entry.value));
         }
         self.follow(balancer);
-        self.shared.insert(key, endpoint, make)
+        let value = self.shared.insert(key, endpoint, make)?;
+        Ok(look(&value))
     }
 
     fn follow(&self, balancer: &Balancer) {

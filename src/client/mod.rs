@@ -37,9 +37,13 @@ pub mod tls;
 pub mod tonic;
 
 #[cfg(feature = "http")]
+mod asked;
+#[cfg(feature = "http")]
 mod classify;
 #[cfg(feature = "http")]
 mod endpoints;
+#[cfg(feature = "http")]
+mod exchange;
 #[cfg(feature = "http")]
 mod run;
 #[cfg(feature = "http")]

@@ -1,169 +1,32 @@
 //! One call from its first attempt to the answer that is handed on.
 
+#![expect(
+    clippy::manual_async_fn,
+    reason = "the future of an `async fn` has room for each argument twice"
+)]
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use tokio::time::Sleep;
 
-use super::http::RequestHead;
+use super::Answered;
+use super::asked::Asked;
+use super::exchange::{Exchange, Held, Overdue, SendError, Transport};
 use super::service::{Admission, Permit, Retrying, Service, Services};
-use super::{Answered, CallSettings, Classify};
 use crate::balancer::DetachedPick;
-use crate::endpoint::{AddressPolicy, Endpoint, EndpointId};
+use crate::endpoint::{AddressPolicy, Endpoint};
 use crate::error::Error;
-use crate::event::{CallEvent, CallScope, Observer};
+use crate::event::CallEvent;
 use crate::load::LoadReport;
 use crate::resilience::{Deadline, Ended, Limits, Pushback, Retry};
 use crate::stats::Outcome;
-use crate::strategy::{PickOptions, Tried};
+use crate::strategy::Tried;
 use crate::time::Timestamp;
-use crate::topology::Selector;
-
-/// A client, as far as a call has to know it.
-pub(super) trait Transport<X>: Sync {
-    type Request: Send;
-    type Answer: Send;
-    type Error: Send;
-
-    /// Takes the request, sends it to the picked endpoint, and leaves the answer.
-    /// An error that is ours says that nothing was sent.
-    fn send(
-        &self,
-        exchange: &mut Exchange<Self::Request, Self::Answer>,
-        service: &Service<'_, X>,
-        pick: &DetachedPick,
-    ) -> impl Future<Output = Result<(), SendError<Self::Error>>> + Send;
-
-    /// Whether the request may be sent again.
-    fn may_repeat(&self) -> bool;
-
-    /// The request once more, if it can be sent again.
-    fn again(&self) -> Option<Self::Request>;
-
-    /// The head of an answer.
-    fn head(answer: &Self::Answer) -> (StatusCode, &HeaderMap);
-
-    /// How a call ended, from the client's own error.
-    fn outcome(&self, error: &Self::Error, classify: &dyn Classify) -> Outcome;
-
-    /// An error of ours in the client's terms.
-    fn ours(error: Error) -> Self::Error;
-}
-
-/// A request until it is sent, and its answer until it is handed on. Each is some
-/// hundred bytes large, and so both are handed about by reference: each hand that
-/// took one would have room for it in the call's future, and copy it there.
-pub(super) struct Exchange<R, A>(Stage<R, A>);
-
-enum Stage<R, A> {
-    Asking(R),
-    Sent,
-    Answered(A),
-}
-
-impl<R, A> Exchange<R, A> {
-    pub(super) const fn of(request: R) -> Self {
-        Self(Stage::Asking(request))
-    }
-
-    pub(super) fn request(&mut self) -> &mut R {
-        match &mut self.0 {
-            Stage::Asking(request) => request,
-            _ => unreachable!("a request is looked at before it is sent"),
-        }
-    }
-
-    pub(super) fn take_request(&mut self) -> R {
-        match std::mem::replace(&mut self.0, Stage::Sent) {
-            Stage::Asking(request) => request,
-            _ => unreachable!("a request is sent once"),
-        }
-    }
-
-    /// The next request, in the place of what there was.
-    pub(super) fn put_request(&mut self, request: R) {
-        self.0 = Stage::Asking(request);
-    }
-
-    pub(super) fn put_answer(&mut self, answer: A) {
-        self.0 = Stage::Answered(answer);
-    }
-
-    fn answer(&self) -> &A {
-        match &self.0 {
-            Stage::Answered(answer) => answer,
-            _ => unreachable!("what went well was answered"),
-        }
-    }
-
-    pub(super) fn take_answer(&mut self) -> A {
-        match std::mem::replace(&mut self.0, Stage::Sent) {
-            Stage::Answered(answer) => answer,
-            _ => unreachable!("what went well was answered"),
-        }
-    }
-}
-
-pub(super) enum SendError<E> {
-    /// The endpoint cannot be called by this client.
-    Unroutable(Error),
-    Client(E),
-}
-
-/// What an answer's body holds until it ends.
-pub(super) struct Held {
-    pub(super) pick: DetachedPick,
-    /// If the body ends as it should.
-    pub(super) outcome: Outcome,
-    /// None for HTTP's, which reads no trailers.
-    pub(super) classify: Option<Arc<dyn Classify>>,
-    pub(super) overdue: Option<Overdue>,
-    _permit: Permit,
-}
-
-/// The end of a call that has one.
-pub(super) struct Overdue {
-    pub(super) sleep: Pin<Box<Sleep>>,
-    pub(super) error: Error,
-}
-
-/// What a request tells of its call.
-pub(super) struct Asked {
-    idempotent: bool,
-    hash: Option<u64>,
-    subset: Option<Selector>,
-    named: Box<[EndpointId]>,
-    scope: Option<Box<dyn CallScope>>,
-}
-
-impl Asked {
-    pub(super) fn by<X>(
-        head: &RequestHead<'_>,
-        settings: &CallSettings,
-        service: &Service<'_, X>,
-    ) -> Self {
-        let key = settings.key.as_ref();
-        let told = head.extensions.get::<Selector>().cloned();
-        let subset = settings.subset.as_ref();
-        let name = service.balancer.service();
-        let scope = |observer: &Arc<dyn Observer>| observer.scope(name, head.method.as_str());
-        Self {
-            idempotent: head.method.is_idempotent(),
-            hash: key.and_then(|key| key.hash_of(head)),
-            subset: told.or_else(|| subset?.of(head)),
-            named: settings
-                .sticky
-                .as_ref()
-                .map_or_else(Box::default, |sticky| sticky.named(head.headers)),
-            scope: settings.observer.as_ref().and_then(scope),
-        }
-    }
-}
 
 /// Hands on what the server says of its load, if the strategy asks. What cannot be read says
 /// nothing: a call shall not fail for it.
@@ -195,12 +58,6 @@ pub(super) struct Call<'a, X, T> {
     deadline: Deadline,
 }
 
-/// How one attempt ended, while it is not yet counted.
-struct Attempt<E> {
-    result: Result<(), E>,
-    ended: Ended,
-}
-
 /// Of a transport.
 type ExchangeOf<T, X> = Exchange<<T as Transport<X>>::Request, <T as Transport<X>>::Answer>;
 
@@ -208,7 +65,8 @@ type ExchangeOf<T, X> = Exchange<<T as Transport<X>>::Request, <T as Transport<X
 struct Raced<X, E> {
     exchange: X,
     pick: DetachedPick,
-    attempt: Attempt<E>,
+    ended: Ended,
+    result: Result<(), E>,
 }
 
 /// What another attempt needs.
@@ -252,102 +110,100 @@ where
 
     /// Sends the request to picked endpoints, until it is answered or may not
     /// be sent again.
-    pub(super) async fn run(&self, exchange: &mut ExchangeOf<T, X>) -> Result<Held, T::Error> {
-        let Some(scope) = &self.asked.scope else {
-            return self.make(exchange).await;
-        };
-        let mut making = Box::pin(self.make(exchange));
-        poll_fn(|context| {
-            let mut polled = Poll::Pending;
-            scope.within(&mut || polled = making.as_mut().poll(context));
-            polled
-        })
-        .await
+    pub(super) fn run(
+        &self,
+        exchange: &mut ExchangeOf<T, X>,
+    ) -> impl Future<Output = Result<(), T::Error>> {
+        async move {
+            let Some(scope) = &self.asked.scope else {
+                return self.make(exchange).await;
+            };
+            let mut making = Box::pin(self.make(exchange));
+            poll_fn(|context| {
+                let mut polled = Poll::Pending;
+                scope.within(&mut || polled = making.as_mut().poll(context));
+                polled
+            })
+            .await
+        }
     }
 
-    async fn make(&self, exchange: &mut ExchangeOf<T, X>) -> Result<Held, T::Error> {
-        let permit = match self.admit().await {
-            Ok(permit) => permit,
-            Err(error) => return Err(self.refuse(error)),
-        };
-        if self.transport.may_repeat() {
-            let tokens = &self.service.state.tokens;
-            tokens.asked_by(|| self.services.now());
-        }
-        let mut tried = Tried::new();
-        let mut attempts = 1;
-        let mut pick = match self.pick(&mut tried) {
-            Ok(pick) => pick,
-            Err(error) => match Box::pin(self.pick_later(error, &mut tried)).await {
-                Ok(pick) => pick,
+    fn make(&self, exchange: &mut ExchangeOf<T, X>) -> impl Future<Output = Result<(), T::Error>> {
+        async move {
+            let admitted = match self.service.state.admit(self.service(), self.start) {
+                Ok(Admission::In(permit)) => Ok(permit),
+                // It may have to wait.
+                Ok(Admission::Pending(waiting)) => Box::pin(self.within(waiting)).await,
+                Err(error) => Err(error),
+            };
+            let permit = match admitted {
+                Ok(permit) => permit,
                 Err(error) => return Err(self.refuse(error)),
-            },
-        };
-        let mut _retrying = None;
-        loop {
-            let Attempt { result, ended } = match self.hedge_after(attempts) {
-                None => self.send(exchange, &pick, attempts).await,
-                // Apart, so that a call that is not hedged has no room for it.
-                Some(delay) => {
-                    let first = self.send_with(exchange.take_request(), pick, attempts);
-                    let race = self.race(first, &mut attempts, &mut tried, delay);
-                    let ended = Box::pin(race).await;
-                    (*exchange, pick) = (ended.exchange, ended.pick);
-                    ended.attempt
+            };
+            if self.transport.may_repeat() {
+                let tokens = &self.service.state.tokens;
+                tokens.asked_by(|| self.services.now());
+            }
+            let mut tried = Tried::new();
+            let mut attempts = 1;
+            let mut pick = match self.pick(&mut tried) {
+                Ok(pick) => pick,
+                Err(error) => match Box::pin(self.pick_later(error, &mut tried)).await {
+                    Ok(pick) => pick,
+                    Err(error) => return Err(self.refuse(error)),
+                },
+            };
+            let mut _retrying = None;
+            loop {
+                let mut ended = self.not_sent(attempts);
+                let result = match self.hedge_after(attempts) {
+                    None => self.send(exchange, &pick, &mut ended).await,
+                    // Apart, so that a call that is not hedged has no room for it.
+                    Some(delay) => {
+                        let first = self.send_with(exchange.take_request(), pick, attempts);
+                        let race = self.race(first, &mut attempts, &mut tried, delay);
+                        let raced = Box::pin(race).await;
+                        (*exchange, pick, ended) = (raced.exchange, raced.pick, raced.ended);
+                        raced.result
+                    }
+                };
+                if !ended.outcome.is_not_sent() {
+                    let well = !ended.outcome.is_failure();
+                    self.service.state.tokens.ended(well);
                 }
-            };
-            if !ended.outcome.is_not_sent() {
-                let well = !ended.outcome.is_failure();
-                self.service.state.tokens.ended(well);
+                let mut again = self.prepare_again(&ended, &tried);
+                if let Some(pause) = again.as_mut().and_then(|again| again.pause.as_mut()) {
+                    pause.await;
+                }
+                let next = again.and_then(|again| Some((self.pick(&mut tried).ok()?, again)));
+                let Some((next, again)) = next else {
+                    self.tell_done(pick.endpoint(), &ended);
+                    if result.is_ok() {
+                        exchange.hold(self.hold(pick, ended.outcome, permit));
+                    } else {
+                        pick.finish(ended.outcome);
+                    }
+                    return result;
+                };
+                exchange.put_request(*again.request);
+                std::mem::replace(&mut pick, next).finish(ended.outcome);
+                attempts += 1;
+                // The retry before this one is over.
+                _retrying = Some(again.retrying);
             }
-            let Some(again) = self.prepare_again(&ended, &tried) else {
-                return self.hand_on(result, ended.outcome, attempts, pick, permit);
-            };
-            if let Some(pause) = again.pause {
-                pause.await;
-            }
-            let Ok(next) = self.pick(&mut tried) else {
-                return self.hand_on(result, ended.outcome, attempts, pick, permit);
-            };
-            exchange.put_request(*again.request);
-            std::mem::replace(&mut pick, next).finish(ended.outcome);
-            attempts += 1;
-            // The retry before this one is over.
-            _retrying = Some(again.retrying);
         }
     }
 
     /// Names the endpoint of an answer in its head, where sessions keep to theirs.
-    pub(super) fn name(&self, held: &Held, headers: &mut HeaderMap) {
-        if let Some(sticky) = &self.services.settings.sticky {
-            sticky.name(held.pick.id(), self.asked.named.first(), headers);
-        }
-    }
-
-    /// Lets the call in, for which it may have to wait.
-    async fn admit(&self) -> Result<Permit, Error> {
-        let state = &self.service.state;
-        match state.admit(self.service(), self.start)? {
-            Admission::In(permit) => Ok(permit),
-            Admission::Pending(waiting) => Box::pin(self.within(waiting)).await,
-        }
-    }
-
-    fn hand_on(
+    pub(super) fn name(
         &self,
-        result: Result<(), T::Error>,
-        outcome: Outcome,
-        attempts: u32,
-        pick: DetachedPick,
-        permit: Permit,
-    ) -> Result<Held, T::Error> {
-        self.tell_done(pick.endpoint(), attempts, outcome);
-        match result {
-            Ok(()) => Ok(self.hold(pick, outcome, permit)),
-            Err(error) => {
-                pick.finish(outcome);
-                Err(error)
-            }
+        exchange: &mut ExchangeOf<T, X>,
+        headers: impl FnOnce(&mut T::Answer) -> &mut HeaderMap,
+    ) {
+        if let Some(sticky) = &self.services.settings.sticky
+            && let (answer, Some(held)) = exchange.answered()
+        {
+            sticky.name(held.pick.id(), self.asked.named().first(), headers(answer));
         }
     }
 
@@ -356,11 +212,13 @@ where
             pick,
             outcome,
             classify: self.services.settings.classify.clone(),
-            overdue: self.left().map(|left| Overdue {
-                sleep: Box::pin(tokio::time::sleep(left)),
-                error: self.timed_out(left),
+            overdue: self.left().map(|left| {
+                Box::pin(Overdue {
+                    sleep: tokio::time::sleep(left),
+                    error: self.timed_out(left),
+                })
             }),
-            _permit: permit,
+            permit,
         }
     }
 
@@ -422,7 +280,7 @@ where
         };
         // The loser is dropped, which counts it as cancelled; unless the one
         // that came first came to nothing.
-        let outcome = raced.attempt.ended.outcome;
+        let outcome = raced.ended.outcome;
         if outcome.is_failure() {
             raced.pick.finish(outcome);
             return other.await;
@@ -456,82 +314,91 @@ where
         attempts: u32,
     ) -> Raced<ExchangeOf<T, X>, T::Error> {
         let mut exchange = Exchange::of(request);
-        let attempt = self.send(&mut exchange, &pick, attempts).await;
+        let mut ended = self.not_sent(attempts);
+        let result = self.send(&mut exchange, &pick, &mut ended).await;
         Raced {
             exchange,
             pick,
-            attempt,
+            ended,
+            result,
         }
     }
 
-    async fn send(
-        &self,
-        exchange: &mut ExchangeOf<T, X>,
-        pick: &DetachedPick,
-        attempts: u32,
-    ) -> Attempt<T::Error> {
-        let settings = &self.services.settings;
-        let endpoint = pick.endpoint();
-        self.tell(CallEvent::Picked {
-            endpoint,
-            attempt: attempts,
-        });
-        // The clock is read for those alone who go by it.
-        let timed = settings.observer.is_some() || self.service.state.learns();
-        let began = timed.then(|| self.services.now());
-        let sent = if self.is_refused(endpoint) {
-            let reason = "the address policy refuses its address";
-            Err(SendError::Unroutable(Error::unroutable(
-                &**endpoint,
-                reason,
-            )))
-        } else {
-            let mut sending = pin!(self.transport.send(exchange, self.service, pick));
-            match self.bound() {
-                None => sending.await,
-                Some(within) => Box::pin(self.transmit_within(within, sending.as_mut())).await,
-            }
-        };
-        let mut ended = Ended {
+    /// How an attempt has ended before it is made.
+    fn not_sent(&self, attempts: u32) -> Ended {
+        Ended {
             outcome: Outcome::NotSent,
             status: None,
             grpc: None,
             pushback: Pushback::None,
             idempotent: self.asked.idempotent,
             attempts,
-        };
-        let result = match sent {
-            Ok(()) => {
-                let (status, headers) = T::head(exchange.answer());
-                read_report(pick, headers);
-                let Answered {
-                    outcome,
-                    grpc,
-                    pushback,
-                } = settings.classifier().answer(status, headers);
-                (ended.outcome, ended.grpc, ended.pushback) = (outcome, grpc, pushback);
-                ended.status = Some(status.as_u16());
-                heed(pick, &ended);
-                Ok(())
-            }
-            // Another endpoint may be one that can be called.
-            Err(SendError::Unroutable(error)) => Err(T::ours(error)),
-            Err(SendError::Client(error)) => {
-                ended.outcome = self.transport.outcome(&error, settings.classifier());
-                Err(error)
-            }
-        };
-        if let Some(began) = began {
-            let now = self.services.now();
-            let (outcome, took) = (ended.outcome, now.since(began));
-            self.service.state.learn(outcome, took, now);
-            self.tell(CallEvent::Ended {
-                endpoint,
-                outcome,
-                took,
-            });
         }
-        Attempt { result, ended }
+    }
+
+    /// Sends the request once. How that ended is not yet counted.
+    fn send(
+        &self,
+        exchange: &mut ExchangeOf<T, X>,
+        pick: &DetachedPick,
+        ended: &mut Ended,
+    ) -> impl Future<Output = Result<(), T::Error>> {
+        async move {
+            let settings = &self.services.settings;
+            let endpoint = pick.endpoint();
+            self.tell(CallEvent::Picked {
+                endpoint,
+                attempt: ended.attempts,
+            });
+            // The clock is read for those alone who go by it.
+            let timed = settings.observer.is_some() || self.service.state.learns();
+            let began = timed.then(|| self.services.now());
+            let sent = if self.is_refused(endpoint) {
+                let reason = "the address policy refuses its address";
+                Err(SendError::Unroutable(Error::unroutable(
+                    &**endpoint,
+                    reason,
+                )))
+            } else {
+                let mut sending = pin!(self.transport.send(exchange, self.service, pick));
+                match self.bound() {
+                    None => sending.await,
+                    Some(within) => Box::pin(self.transmit_within(within, sending.as_mut())).await,
+                }
+            };
+            let result = match sent {
+                Ok(()) => {
+                    let (status, headers) = T::head(exchange.answered().0);
+                    read_report(pick, headers);
+                    let Answered {
+                        outcome,
+                        grpc,
+                        pushback,
+                    } = settings.classifier().answer(status, headers);
+                    (ended.outcome, ended.grpc, ended.pushback) = (outcome, grpc, pushback);
+                    ended.status = Some(status.as_u16());
+                    heed(pick, ended);
+                    Ok(())
+                }
+                // Another endpoint may be one that can be called.
+                Err(SendError::Unroutable(error)) => Err(T::ours(error)),
+                Err(SendError::Client(error)) => {
+                    ended.outcome = self.transport.outcome(&error, settings.classifier());
+                    Err(error)
+                }
+            };
+            if let Some(began) = began {
+                let now = self.services.now();
+                let (outcome, took) = (ended.outcome, now.since(began));
+                self.service.state.learn(outcome, took, now);
+                self.tell(CallEvent::Ended {
+                    endpoint,
+                    outcome,
+                    took,
+                });
+            }
+            result
+        }
     }
 
     async fn transmit_within(
@@ -574,16 +441,7 @@ where
         let most = limits.map_or(u32::MAX, Limits::of_one_endpoint);
         let mut full = false;
         loop {
-            let mut options = PickOptions::new().tried(tried);
-            if let Some(hash) = self.asked.hash {
-                options = options.hash(hash);
-            }
-            if let Some(subset) = &self.asked.subset {
-                options = options.subset(subset);
-            }
-            if !self.asked.named.is_empty() {
-                options = options.prefer(&self.asked.named);
-            }
+            let options = self.asked.options(tried);
             let pick = match self.service.balancer.pick_with(&options) {
                 Err(_) if full => {
                     let reason = "every endpoint has as many calls in flight as its limit allows";
@@ -635,13 +493,13 @@ where
         T::ours(error)
     }
 
-    fn tell_done(&self, endpoint: &Endpoint, attempts: u32, outcome: Outcome) {
+    fn tell_done(&self, endpoint: &Endpoint, ended: &Ended) {
         if self.services.settings.observer.is_some() {
             let took = self.services.now().since(self.start);
             self.tell(CallEvent::Done {
                 endpoint,
-                attempts,
-                outcome,
+                attempts: ended.attempts,
+                outcome: ended.outcome,
                 took,
             });
         }

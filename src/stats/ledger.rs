@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::gauges::{Cost, Gauges};
 use super::latency::Latency;
 use super::stripe::Stripe;
-use super::{EndpointStats, Outcome, Recent, Totals};
+use super::{Accounting, EndpointStats, Outcome, Totals};
 use crate::sync::Slot;
 
 /// The rows of a page: enough that a thousand endpoints are 32 pages, and few
@@ -167,17 +167,19 @@ pub(crate) struct Ledger {
     /// The same pages, as [`Counters`] share them.
     shared: Option<Arc<[Arc<Page>]>>,
     total: Option<Arc<Total>>,
-    recent: Arc<Recent>,
+    accounting: Arc<Accounting>,
     /// Numbers below this were handed out.
     next: u32,
     free: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Ledger {
-    /// One that keeps a total, too.
-    pub(crate) fn with_total() -> Self {
+    /// One that keeps a total, too, if that is asked for.
+    pub(crate) fn new(accounting: Accounting, with_total: bool) -> Self {
+        let total = || Arc::new(Total(std::array::from_fn(|_| Line::default())));
         Self {
-            total: Some(Arc::new(Total(std::array::from_fn(|_| Line::default())))),
+            total: with_total.then(total),
+            accounting: Arc::new(accounting),
             ..Self::default()
         }
     }
@@ -209,7 +211,7 @@ impl Ledger {
             row.page.stripes(number).for_each(Stripe::reset);
             row.gauges().reset();
         }
-        EndpointStats::new(row, Arc::clone(&self.recent))
+        EndpointStats::new(row, Arc::clone(&self.accounting))
     }
 
     /// The counters of endpoints with these rows of this ledger.

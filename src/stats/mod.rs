@@ -12,6 +12,7 @@
 //! them over from set to set, so a new weight, a changed neighbour, or a short
 //! absence forgets nothing.
 
+mod accounting;
 mod accrual;
 mod gauges;
 mod latency;
@@ -24,10 +25,12 @@ mod reported;
 mod stripe;
 mod trouble;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub(crate) use accounting::{Accounting, Bell};
 pub use accrual::Streaks;
 pub(crate) use accrual::{Accrual, Trial};
 pub(crate) use gauges::Gauges;
@@ -51,29 +54,31 @@ struct Figures {
     key: NodeKey,
     row: Row,
     reported: Reported,
-    recent: Arc<Recent>,
+    accounting: Arc<Accounting>,
     accrual: Accrual,
 }
 
 /// Tells endpoints of a process apart for as long as their stats live: the same
 /// replica keeps its key from set to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeKey(pub(crate) u64);
+pub struct NodeKey(pub(crate) NonZeroU64);
 
 impl NodeKey {
     fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        // It takes centuries to come to 0 again.
+        Self(NonZeroU64::new(next).unwrap_or(NonZeroU64::MAX))
     }
 }
 
 impl EndpointStats {
-    fn new(row: Row, recent: Arc<Recent>) -> Self {
+    fn new(row: Row, accounting: Arc<Accounting>) -> Self {
         Self(Arc::new(Figures {
             key: NodeKey::next(),
             row,
             reported: Reported::default(),
-            recent,
+            accounting,
             accrual: Accrual::default(),
         }))
     }
@@ -154,14 +159,21 @@ impl EndpointStats {
 
     fn report(&self, report: &LoadReport, own: u32, now: Timestamp) {
         let held = report.in_flight().map(|calls| calls.max(0.0) as f32);
-        let surplus = held.map_or(0.0, |held| self.0.recent.level.surplus(held));
+        let recent = self.recent_reports();
+        let surplus = held.map_or(0.0, |held| recent.level.surplus(held));
         self.0.reported.record(report, held, surplus, own, now);
-        self.0.recent.add(self.row(), now);
+        recent.add(self.row(), now);
     }
 
     /// The last reports that came to the balancer, its own and others'.
     pub(crate) fn recent_reports(&self) -> &Arc<Recent> {
-        &self.0.recent
+        &self.0.accounting.recent
+    }
+
+    /// How its balancer accounts for calls.
+    #[inline]
+    pub(crate) fn accounting(&self) -> &Accounting {
+        &self.0.accounting
     }
 
     /// The latency that the server said a call would have, in nanoseconds; 0 where it did not.

@@ -60,19 +60,22 @@ impl Tried {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
 
     #[test]
     fn each_key_is_kept_once_however_many() {
+        let key = |n| NodeKey(NonZeroU64::new(n).expect("they begin with 1"));
         let mut tried = Tried::new();
-        assert!(tried.is_empty() && !tried.contains(NodeKey(0)));
+        assert!(tried.is_empty() && !tried.contains(key(1)));
         for round in 0..2 {
-            for key in 0..10 {
-                assert_eq!(tried.contains(NodeKey(key)), round == 1);
-                tried.insert(NodeKey(key));
+            for n in 1..=10 {
+                assert_eq!(tried.contains(key(n)), round == 1);
+                tried.insert(key(n));
             }
         }
         assert_eq!(tried.len(), 10);
-        assert!(!tried.contains(NodeKey(10)));
+        assert!(!tried.contains(key(11)));
     }
 }

@@ -9,7 +9,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::BoxError;
-use crate::client::run::{Held, read_report};
+use crate::client::exchange::Held;
+use crate::client::run::read_report;
 use crate::error::Error;
 use crate::stats::Outcome;
 
@@ -24,18 +25,12 @@ pin_project! {
 }
 
 impl<B: Body> Tracked<B> {
-    /// Of a call that a pick was made for.
-    pub(in crate::client) fn new(body: B, held: Held) -> Self {
-        let mut call = Some(held);
+    /// Of a call that passed through, where nothing is held.
+    pub(in crate::client) fn new(body: B, mut call: Option<Held>) -> Self {
         if body.is_end_stream() {
             finish(&mut call, None);
         }
         Self { body, call }
-    }
-
-    /// Of a call that passed through.
-    pub(in crate::client) fn untracked(body: B) -> Self {
-        Self { body, call: None }
     }
 }
 
@@ -47,8 +42,8 @@ fn finish(call: &mut Option<Held>, instead: Option<Outcome>) {
 
 /// The error of a call whose time is over.
 fn overdue(call: &mut Option<Held>, cx: &mut Context<'_>) -> Option<Error> {
-    let overdue = call.as_mut()?.overdue.as_mut()?;
-    if overdue.sleep.as_mut().poll(cx).is_pending() {
+    let overdue = call.as_mut()?.overdue.as_mut()?.as_mut().project();
+    if overdue.sleep.poll(cx).is_pending() {
         return None;
     }
     let error = overdue.error.clone();

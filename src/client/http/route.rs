@@ -39,6 +39,30 @@ impl Address {
             host: HeaderValue::from_str(host).ok(),
         })
     }
+
+    /// Rewrites a request.
+    fn put<B>(
+        &self,
+        request: &mut Request<B>,
+        endpoint: &Endpoint,
+        written: Option<&Uri>,
+    ) -> Result<(), Error> {
+        let usual = self.host.as_ref();
+        let mut parts = Parts::default();
+        if let Some(uri) = written {
+            keep_host(request.headers_mut(), endpoint, uri, usual)?;
+            parts.scheme = uri.scheme().cloned();
+            parts.path_and_query = uri.path_and_query().cloned();
+        } else {
+            let uri = std::mem::take(request.uri_mut());
+            keep_host(request.headers_mut(), endpoint, &uri, usual)?;
+            parts = uri.into_parts();
+        }
+        parts.authority = Some(self.authority.clone());
+        *request.uri_mut() =
+            Uri::from_parts(parts).map_err(|error| Error::unroutable(endpoint, error))?;
+        Ok(())
+    }
 }
 
 /// A client for each endpoint, made by a function, which gets requests as the
@@ -132,20 +156,9 @@ impl<B, S: Clone + Send + Sync + 'static> Route<B> for Rewrite<S> {
         let kept = &service.state.endpoints;
         let name = service.balancer.service();
         let of = |endpoint: &Endpoint| Address::of(endpoint, name);
-        let Address { authority, host } = kept.get(&service.balancer, pick, of)?;
-        let mut parts = Parts::default();
-        if let Some(uri) = written {
-            keep_host(request.headers_mut(), pick, uri, host)?;
-            parts.scheme = uri.scheme().cloned();
-            parts.path_and_query = uri.path_and_query().cloned();
-        } else {
-            let uri = std::mem::take(request.uri_mut());
-            keep_host(request.headers_mut(), pick, &uri, host)?;
-            parts = uri.into_parts();
-        }
-        parts.authority = Some(authority);
-        *request.uri_mut() =
-            Uri::from_parts(parts).map_err(|error| Error::unroutable(&**pick, error))?;
+        kept.with(&service.balancer, pick, of, |to| {
+            to.put(request, pick, written)
+        })??;
         Ok(Caller::Shared(&self.0))
     }
 }
@@ -186,10 +199,11 @@ where
             keep_host(request.headers_mut(), pick, &uri, None)?;
         }
         let kept = &service.state.endpoints;
-        let client = kept.get(&service.balancer, pick, |endpoint| {
+        let make = |endpoint: &Endpoint| {
             let error = |error: E| Error::unroutable(endpoint, error.into());
             (self.0)(endpoint).map_err(error)
-        })?;
+        };
+        let client = kept.with(&service.balancer, pick, make, S::clone)?;
         Ok(Caller::Own(Box::new(client)))
     }
 }
@@ -199,7 +213,7 @@ fn keep_host(
     headers: &mut HeaderMap,
     endpoint: &Endpoint,
     uri: &Uri,
-    usual: Option<HeaderValue>,
+    usual: Option<&HeaderValue>,
 ) -> Result<(), Error> {
     let Entry::Vacant(place) = headers.entry(HOST) else {
         return Ok(());
@@ -210,7 +224,7 @@ fn keep_host(
         && let Some(host) = endpoint.authority().or_else(written)
         && usual == host
     {
-        place.insert(usual);
+        place.insert(usual.clone());
     } else if let Some(host) = service::logical_host(endpoint, uri) {
         let value = HeaderValue::from_str(host);
         place.insert(value.map_err(|error| Error::unroutable(host, error))?);

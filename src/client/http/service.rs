@@ -1,5 +1,10 @@
 //! The layer and its service.
 
+#![expect(
+    clippy::manual_async_fn,
+    reason = "the future of an `async fn` has room for each argument twice"
+)]
+
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -18,7 +23,9 @@ use super::replay::{CloneBody, Kept, Replay, SendOnce};
 use super::route::{Address, Caller, Factory, Rewrite, Route};
 use super::{BoxError, RequestHead, Tracked};
 use crate::balancer::{Balancer, DetachedPick};
-use crate::client::run::{Asked, Call, Exchange, SendError, Transport};
+use crate::client::asked::Asked;
+use crate::client::exchange::{Exchange, SendError, Transport};
+use crate::client::run::Call;
 use crate::client::service::{self as shared, Services, States, Target};
 use crate::client::settings::setters;
 use crate::client::{CallSettings, Classify, Directory};
@@ -188,13 +195,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        Box::pin(self.balance(request))
+        // Made in its place: most of a future is room for later, and need not be copied.
+        let place = Box::new_uninit();
+        let calling = Box::write(place, self.balance(request));
+        Box::into_pin(calling)
     }
 }
 
 impl<Q, K, R> Balanced<Q, K, R> {
-    /// The future is copied to the heap as a whole, and has to be small: what
-    /// it keeps of the request is kept in one place.
+    /// The future has to be small: what it keeps of the request is kept in one place.
     fn balance<B, A>(
         &self,
         request: Request<B>,
@@ -225,15 +234,16 @@ impl<Q, K, R> Balanced<Q, K, R> {
                     return Err(Error::unroutable(uri, reason).into());
                 };
                 send(client, &mut exchange).await?;
-                return Ok(exchange.take_answer().map(Tracked::untracked));
+                let (answer, held) = exchange.take_answer();
+                return Ok(answer.map(|body| Tracked::new(body, held)));
             };
             let settings = &services.settings;
             let asked = Asked::by(&RequestHead::of(exchange.request()), settings, &service);
             let sender = Sender::new(route, replay, &settings.retry, &mut exchange);
             let call = Call::new(services, &service, &sender, asked);
-            let held = call.run(&mut exchange).await?;
-            let mut answer = exchange.take_answer();
-            call.name(&held, answer.headers_mut());
+            call.run(&mut exchange).await?;
+            call.name(&mut exchange, |answer| answer.headers_mut());
+            let (answer, held) = exchange.take_answer();
             Ok(answer.map(|body| Tracked::new(body, held)))
         }
     }
@@ -288,18 +298,20 @@ where
     type Answer = Response<A>;
     type Error = BoxError;
 
-    async fn send(
+    fn send(
         &self,
         exchange: &mut Exchange<Request<B>, Response<A>>,
         service: &shared::Service<'_, Q::Kept>,
         pick: &DetachedPick,
-    ) -> Result<(), SendError<BoxError>> {
-        let written = self.kept.as_deref().map(|kept| &kept.uri);
-        let client = self
-            .route
-            .direct(service, pick, exchange.request(), written);
-        let client = client.map_err(SendError::Unroutable)?;
-        send(client, exchange).await.map_err(SendError::Client)
+    ) -> impl Future<Output = Result<(), SendError<BoxError>>> + Send {
+        async move {
+            let written = self.kept.as_deref().map(|kept| &kept.uri);
+            let client = self
+                .route
+                .direct(service, pick, exchange.request(), written);
+            let client = client.map_err(SendError::Unroutable)?;
+            send(client, exchange).await.map_err(SendError::Client)
+        }
     }
 
     fn may_repeat(&self) -> bool {
@@ -381,32 +393,34 @@ fn in_a_row(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 /// Awaits the readiness of a client and calls that same instance.
-async fn send<S, B, A>(
+fn send<S, B, A>(
     mut client: Caller<'_, S>,
     exchange: &mut Exchange<Request<B>, Response<A>>,
-) -> Result<(), BoxError>
+) -> impl Future<Output = Result<(), BoxError>>
 where
     S: Service<Request<B>, Response = Response<A>> + Clone,
     S::Error: Into<BoxError>,
 {
-    let answering = poll_fn(|cx| {
-        let own = match &mut client {
-            Caller::Own(own) => own,
-            Caller::Shared(shared) => {
-                let mut clone = S::clone(shared);
-                if clone.poll_ready(cx)?.is_ready() {
-                    return Poll::Ready(Ok(clone.call(exchange.take_request())));
+    async move {
+        let answering = poll_fn(|cx| {
+            let own = match &mut client {
+                Caller::Own(own) => own,
+                Caller::Shared(shared) => {
+                    let mut clone = S::clone(shared);
+                    if clone.poll_ready(cx)?.is_ready() {
+                        return Poll::Ready(Ok(clone.call(exchange.take_request())));
+                    }
+                    client = Caller::Own(Box::new(clone));
+                    return Poll::Pending;
                 }
-                client = Caller::Own(Box::new(clone));
-                return Poll::Pending;
-            }
-        };
-        ready!(own.poll_ready(cx))?;
-        Poll::Ready(Ok(own.call(exchange.take_request())))
-    });
-    let answer = answering.await.map_err(S::Error::into)?.await;
-    exchange.put_answer(answer.map_err(Into::into)?);
-    Ok(())
+            };
+            ready!(own.poll_ready(cx))?;
+            Poll::Ready(Ok(own.call(exchange.take_request())))
+        });
+        let answer = answering.await.map_err(S::Error::into)?.await;
+        exchange.put_answer(answer.map_err(Into::into)?);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -72,8 +72,10 @@ use http::{Extensions, HeaderMap, StatusCode, Uri};
 use reqwest::{Body, ClientBuilder, Request, Response, ResponseBuilderExt as _, Url};
 use reqwest_middleware::{Error as MiddlewareError, Middleware, Next};
 
+use super::asked::Asked;
+use super::exchange::{Exchange, Held, SendError, Transport};
 use super::http::{RequestHead, Tracked};
-use super::run::{Asked, Call, Exchange, Held, SendError, Transport};
+use super::run::Call;
 use super::service::{self, Service, Services, States, Target};
 use super::settings::setters;
 use super::{CallSettings, Classify, Directory};
@@ -275,9 +277,9 @@ impl BalanceMiddleware {
         };
         let call = Call::new(services, &service, &sending, asked);
         let mut exchange = Exchange::of(request);
-        let held_by_body = call.run(&mut exchange).await?;
-        let (mut answer, after) = exchange.take_answer();
-        call.name(&held_by_body, answer.headers_mut());
+        call.run(&mut exchange).await?;
+        call.name(&mut exchange, |(answer, _)| answer.headers_mut());
+        let ((answer, after), held_by_body) = exchange.take_answer();
         *extensions = after;
         track(answer, held_by_body, &url)
     }
@@ -321,7 +323,7 @@ impl Transport<reqwest::Client> for Sending<'_> {
         let sent = if let Some(template) = self.template {
             let make = |endpoint: &Endpoint| pinned_client(template(), endpoint);
             let clients = &service.state.endpoints;
-            let client = clients.get(&service.balancer, pick, make);
+            let client = clients.with(&service.balancer, pick, make, reqwest::Client::clone);
             let client = client.map_err(SendError::Unroutable)?;
             pinned::prepare(request.url_mut(), pick).map_err(SendError::Unroutable)?;
             client
@@ -404,7 +406,7 @@ fn direct(url: &mut Url, endpoint: &Endpoint) -> Result<(), Error> {
 }
 
 /// Puts a body that holds the pick into a response, and the logical URL.
-fn track(answer: Response, held: Held, url: &Url) -> Result<Response, MiddlewareError> {
+fn track(answer: Response, held: Option<Held>, url: &Url) -> Result<Response, MiddlewareError> {
     let (parts, body) = http::Response::from(answer).into_parts();
     let mut tracked = http::Response::builder()
         .url(url.clone())

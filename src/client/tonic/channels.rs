@@ -104,10 +104,12 @@ impl Route<tonic::body::Body> for Channels {
         }
         let kept = &service.state.endpoints;
         let connect = |endpoint: &Endpoint| self.connect(endpoint);
-        let connections = kept.get(&service.balancer, pick, connect)?;
-        let turn = connections.turn.fetch_add(1, Ordering::Relaxed);
-        let channel = &connections.channels[turn % connections.channels.len()];
-        Ok(Caller::Own(Box::new(channel.clone())))
+        let next = |connections: &Connections| {
+            let turn = connections.turn.fetch_add(1, Ordering::Relaxed);
+            connections.channels[turn % connections.channels.len()].clone()
+        };
+        let channel = kept.with(&service.balancer, pick, connect, next)?;
+        Ok(Caller::Own(Box::new(channel)))
     }
 }
 
