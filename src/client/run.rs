@@ -114,30 +114,26 @@ where
         &self,
         exchange: &mut ExchangeOf<T, X>,
     ) -> impl Future<Output = Result<(), T::Error>> {
-        async move {
-            let Some(scope) = &self.asked.scope else {
-                return self.make(exchange).await;
-            };
-            let mut making = Box::pin(self.make(exchange));
-            poll_fn(|context| {
-                let mut polled = Poll::Pending;
-                scope.within(&mut || polled = making.as_mut().poll(context));
-                polled
-            })
-            .await
-        }
+        let Some(scope) = &self.asked.scope else {
+            return Either::Left(self.make(exchange));
+        };
+        let mut making = Box::pin(self.make(exchange));
+        Either::Right(poll_fn(move |context| {
+            let mut polled = Poll::Pending;
+            scope.within(&mut || polled = making.as_mut().poll(context));
+            polled
+        }))
     }
 
     fn make(&self, exchange: &mut ExchangeOf<T, X>) -> impl Future<Output = Result<(), T::Error>> {
         async move {
-            let admitted = match self.service.state.admit(self.service(), self.start) {
-                Ok(Admission::In(permit)) => Ok(permit),
+            let permit = match self.service.state.admit(self.service(), self.start) {
+                Ok(Admission::In(permit)) => permit,
                 // It may have to wait.
-                Ok(Admission::Pending(waiting)) => Box::pin(self.within(waiting)).await,
-                Err(error) => Err(error),
-            };
-            let permit = match admitted {
-                Ok(permit) => permit,
+                Ok(Admission::Pending(waiting)) => match Box::pin(self.within(waiting)).await {
+                    Ok(permit) => permit,
+                    Err(error) => return Err(self.refuse(error)),
+                },
                 Err(error) => return Err(self.refuse(error)),
             };
             if self.transport.may_repeat() {
@@ -344,21 +340,15 @@ where
         ended: &mut Ended,
     ) -> impl Future<Output = Result<(), T::Error>> {
         async move {
-            let settings = &self.services.settings;
-            let endpoint = pick.endpoint();
             self.tell(CallEvent::Picked {
-                endpoint,
+                endpoint: pick.endpoint(),
                 attempt: ended.attempts,
             });
             // The clock is read for those alone who go by it.
-            let timed = settings.observer.is_some() || self.service.state.learns();
+            let timed = self.services.settings.observer.is_some() || self.service.state.learns();
             let began = timed.then(|| self.services.now());
-            let sent = if self.is_refused(endpoint) {
-                let reason = "the address policy refuses its address";
-                Err(SendError::Unroutable(Error::unroutable(
-                    &**endpoint,
-                    reason,
-                )))
+            let sent = if let Some(error) = self.refusal(pick) {
+                Err(SendError::Unroutable(error))
             } else {
                 let mut sending = pin!(self.transport.send(exchange, self.service, pick));
                 match self.bound() {
@@ -368,22 +358,14 @@ where
             };
             let result = match sent {
                 Ok(()) => {
-                    let (status, headers) = T::head(exchange.answered().0);
-                    read_report(pick, headers);
-                    let Answered {
-                        outcome,
-                        grpc,
-                        pushback,
-                    } = settings.classifier().answer(status, headers);
-                    (ended.outcome, ended.grpc, ended.pushback) = (outcome, grpc, pushback);
-                    ended.status = Some(status.as_u16());
-                    heed(pick, ended);
+                    self.read(exchange.answered().0, pick, ended);
                     Ok(())
                 }
                 // Another endpoint may be one that can be called.
                 Err(SendError::Unroutable(error)) => Err(T::ours(error)),
                 Err(SendError::Client(error)) => {
-                    ended.outcome = self.transport.outcome(&error, settings.classifier());
+                    let classifier = self.services.settings.classifier();
+                    ended.outcome = self.transport.outcome(&error, classifier);
                     Err(error)
                 }
             };
@@ -392,13 +374,27 @@ where
                 let (outcome, took) = (ended.outcome, now.since(began));
                 self.service.state.learn(outcome, took, now);
                 self.tell(CallEvent::Ended {
-                    endpoint,
+                    endpoint: pick.endpoint(),
                     outcome,
                     took,
                 });
             }
             result
         }
+    }
+
+    /// Takes in what the head of an answer says.
+    fn read(&self, answer: &T::Answer, pick: &DetachedPick, ended: &mut Ended) {
+        let (status, headers) = T::head(answer);
+        read_report(pick, headers);
+        let Answered {
+            outcome,
+            grpc,
+            pushback,
+        } = self.services.settings.classifier().answer(status, headers);
+        (ended.outcome, ended.grpc, ended.pushback) = (outcome, grpc, pushback);
+        ended.status = Some(status.as_u16());
+        heed(pick, ended);
     }
 
     async fn transmit_within(
@@ -419,9 +415,12 @@ where
         self.deadline.attempt(self.services.now(), settings.per_try)
     }
 
-    fn is_refused(&self, endpoint: &Endpoint) -> bool {
-        let refuses = |policy: AddressPolicy| !policy.allows(endpoint.address());
-        self.services.settings.addresses.is_some_and(refuses)
+    /// Why the endpoint may not be called, if it may not.
+    fn refusal(&self, endpoint: &Endpoint) -> Option<Error> {
+        let allows = |policy: AddressPolicy| policy.allows(endpoint.address());
+        let reason = "the address policy refuses its address";
+        let allowed = self.services.settings.addresses.is_none_or(allows);
+        (!allowed).then(|| Error::unroutable(endpoint, reason))
     }
 
     /// The first endpoint, where the registry has to be waited for.

@@ -58,14 +58,20 @@
 //! fails, since that is no host of DNS. With https they are never followed
 //! there: the answer with its `Location` is handed on.
 
+#![expect(
+    clippy::manual_async_fn,
+    reason = "the future of an `async fn` has room for each argument twice"
+)]
+
 mod pinned;
 mod redirect;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use http::header::{HOST, HeaderValue};
 use http::uri::Scheme;
 use http::{Extensions, HeaderMap, StatusCode, Uri};
@@ -222,9 +228,34 @@ impl fmt::Debug for BalanceMiddleware {
     }
 }
 
-#[async_trait]
+type Handling<'a> = Pin<Box<dyn Future<Output = Result<Response, MiddlewareError>> + Send + 'a>>;
+
+/// By hand what `async_trait` would make of an `async fn`, whose future would have
+/// room for the request several times, and be copied to the heap.
 impl Middleware for BalanceMiddleware {
-    async fn handle(
+    fn handle<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        request: Request,
+        extensions: &'life1 mut Extensions,
+        next: Next<'life2>,
+    ) -> Handling<'async_trait>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+    {
+        if self.redirects > 0 {
+            return Box::pin(self.follow(request, extensions, next));
+        }
+        let place = Box::new_uninit();
+        let calling = Box::write(place, self.call(request, extensions, next));
+        Box::into_pin(calling)
+    }
+}
+
+impl BalanceMiddleware {
+    /// A call and what it is redirected to.
+    async fn follow(
         &self,
         mut request: Request,
         extensions: &mut Extensions,
@@ -241,66 +272,68 @@ impl Middleware for BalanceMiddleware {
         }
         self.call(request, extensions, next).await
     }
-}
 
-impl BalanceMiddleware {
     /// One call, without what it is redirected to.
-    async fn call(
-        &self,
+    fn call<'a>(
+        &'a self,
         request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> Result<Response, MiddlewareError> {
-        let url = request.url().clone();
-        let uri = url
-            .as_str()
-            .parse()
-            .map_err(|error| refused(Error::unroutable(shown(&url), error)))?;
-        let Some(service) = self.find(&uri).map_err(refused)? else {
-            return next.run(request, extensions).await;
-        };
-        let (services, settings) = (&self.shared.services, &self.settings);
-        let head = RequestHead {
-            method: request.method(),
-            uri: &uri,
-            headers: request.headers(),
-            extensions,
-        };
-        let asked = Asked::by(&head, settings, &service);
-        let template = self.template.as_ref().filter(|_| url.scheme() == "https");
-        let sending = Sending {
-            kept: keep(&request, settings).map(Mutex::new),
-            uri,
-            next,
-            template,
-            extensions,
-        };
-        let call = Call::new(services, &service, &sending, asked);
+        extensions: &'a mut Extensions,
+        next: Next<'a>,
+    ) -> impl Future<Output = Result<Response, MiddlewareError>> + Send + 'a {
         let mut exchange = Exchange::of(request);
-        call.run(&mut exchange).await?;
-        call.name(&mut exchange, |(answer, _)| answer.headers_mut());
-        let ((answer, after), held_by_body) = exchange.take_answer();
-        *extensions = after;
-        track(answer, held_by_body, &url)
+        async move {
+            let request = exchange.request();
+            let url = request.url().clone();
+            let uri = url
+                .as_str()
+                .parse()
+                .map_err(|error| refused(Error::unroutable(shown(&url), error)))?;
+            let Some(service) = self.find(&uri).map_err(refused)? else {
+                return next.run(exchange.take_request(), extensions).await;
+            };
+            let (services, settings) = (&self.shared.services, &self.settings);
+            let head = || RequestHead {
+                method: request.method(),
+                uri: &uri,
+                headers: request.headers(),
+                extensions,
+            };
+            let asked = Asked::by(&head(), settings, &service);
+            let template = self.template.as_ref().filter(|_| url.scheme() == "https");
+            let sending = Sending {
+                kept: keep(request, settings),
+                uri: &uri,
+                next: &next,
+                template,
+                extensions,
+            };
+            let call = Call::new(services, &service, &sending, asked);
+            call.run(&mut exchange).await?;
+            call.name(&mut exchange, |(answer, _)| answer.headers_mut());
+            let ((answer, after), held_by_body) = exchange.take_answer();
+            *extensions = after;
+            track(answer, held_by_body, url)
+        }
     }
 }
 
 /// A copy of a request that may be sent again, and can be.
-fn keep(request: &Request, settings: &CallSettings) -> Option<Request> {
+fn keep(request: &Request, settings: &CallSettings) -> Option<Box<Mutex<Request>>> {
     let retry = &settings.retry;
     let size = request
         .body()
         .and_then(Body::as_bytes)
         .map_or(0, <[u8]>::len) as u64;
     let may = retry.most_attempts() != Attempts::ONCE && size <= retry.largest_body();
-    may.then(|| request.try_clone()).flatten()
+    let copy = may.then(|| request.try_clone()).flatten()?;
+    Some(Box::new(Mutex::new(copy)))
 }
 
 /// Sends one call's requests.
 struct Sending<'a> {
-    kept: Option<Mutex<Request>>,
-    uri: Uri,
-    next: Next<'a>,
+    kept: Option<Box<Mutex<Request>>>,
+    uri: &'a Uri,
+    next: &'a Next<'a>,
     /// Of https calls.
     template: Option<&'a Template>,
     extensions: &'a Extensions,
@@ -311,32 +344,35 @@ impl Transport<reqwest::Client> for Sending<'_> {
     type Answer = (Response, Extensions);
     type Error = MiddlewareError;
 
-    async fn send(
+    fn send(
         &self,
         exchange: &mut Exchange<Request, Self::Answer>,
         service: &Service<'_, reqwest::Client>,
         pick: &DetachedPick,
-    ) -> Result<(), SendError<MiddlewareError>> {
-        let mut request = exchange.take_request();
-        let mut extensions = self.extensions.clone();
-        keep_host(&mut request, &self.uri, pick).map_err(SendError::Unroutable)?;
-        let sent = if let Some(template) = self.template {
-            let make = |endpoint: &Endpoint| pinned_client(template(), endpoint);
-            let clients = &service.state.endpoints;
-            let client = clients.with(&service.balancer, pick, make, reqwest::Client::clone);
-            let client = client.map_err(SendError::Unroutable)?;
-            pinned::prepare(request.url_mut(), pick).map_err(SendError::Unroutable)?;
-            client
-                .execute(request)
-                .await
-                .map_err(MiddlewareError::Reqwest)
-        } else {
-            direct(request.url_mut(), pick).map_err(SendError::Unroutable)?;
-            self.next.clone().run(request, &mut extensions).await
-        };
-        let answer = sent.map_err(SendError::Client)?;
-        exchange.put_answer((answer, extensions));
-        Ok(())
+    ) -> impl Future<Output = Result<(), SendError<MiddlewareError>>> + Send {
+        async move {
+            let mut extensions = self.extensions.clone();
+            let request = exchange.request();
+            keep_host(request, self.uri, pick).map_err(SendError::Unroutable)?;
+            let sent = if let Some(template) = self.template {
+                let make = |endpoint: &Endpoint| pinned_client(template(), endpoint);
+                let clients = &service.state.endpoints;
+                let client = clients.with(&service.balancer, pick, make, reqwest::Client::clone);
+                let client = client.map_err(SendError::Unroutable)?;
+                pinned::prepare(request.url_mut(), pick).map_err(SendError::Unroutable)?;
+                client
+                    .execute(exchange.take_request())
+                    .await
+                    .map_err(MiddlewareError::Reqwest)
+            } else {
+                direct(request.url_mut(), pick).map_err(SendError::Unroutable)?;
+                let (next, request) = (self.next.clone(), exchange.take_request());
+                next.run(request, &mut extensions).await
+            };
+            let answer = sent.map_err(SendError::Client)?;
+            exchange.put_answer((answer, extensions));
+            Ok(())
+        }
     }
 
     fn may_repeat(&self) -> bool {
@@ -399,22 +435,47 @@ fn direct(url: &mut Url, endpoint: &Endpoint) -> Result<(), Error> {
         let reason = "it is a Unix socket, which a URL cannot name";
         return Err(Error::unroutable(endpoint, reason));
     };
-    url.set_host(Some(host))
-        .map_err(|error| Error::unroutable(endpoint, error))?;
+    match address.socket_addr() {
+        // To take a text apart costs more than the rest of it.
+        Some(socket) => url
+            .set_ip_host(socket.ip())
+            .map_err(|()| Error::unroutable(endpoint, "its URL cannot have a host"))?,
+        None => url
+            .set_host(Some(host))
+            .map_err(|error| Error::unroutable(endpoint, error))?,
+    }
     url.set_port(Some(port))
         .map_err(|()| Error::unroutable(endpoint, "its URL cannot have a port"))
 }
 
 /// Puts a body that holds the pick into a response, and the logical URL.
-fn track(answer: Response, held: Option<Held>, url: &Url) -> Result<Response, MiddlewareError> {
+fn track(answer: Response, held: Option<Held>, url: Url) -> Result<Response, MiddlewareError> {
     let (parts, body) = http::Response::from(answer).into_parts();
     let mut tracked = http::Response::builder()
-        .url(url.clone())
+        .url(url)
         .body(Body::wrap(Tracked::new(body, held)))
-        .map_err(|error| refused(Error::unroutable(shown(url), error)))?;
+        .map_err(|error| refused(Error::unroutable("its URL", error)))?;
     *tracked.status_mut() = parts.status;
     *tracked.version_mut() = parts.version;
     *tracked.headers_mut() = parts.headers;
     tracked.extensions_mut().extend(parts.extensions);
     Ok(Response::from(tracked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<'a, F>(
+        _: fn(&'a BalanceMiddleware, Request, &'a mut Extensions, Next<'a>) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    /// As that of a call by hyper, and by the same bound.
+    #[test]
+    fn the_future_of_a_call_is_small() {
+        let size = size_of_future(BalanceMiddleware::call);
+        assert!(size <= 1_032, "{size} bytes");
+    }
 }
