@@ -29,13 +29,17 @@
 mod alarm;
 mod builder;
 mod core;
+mod draft;
 mod driver;
 mod explain;
+mod group;
 mod layout;
 mod local;
 mod monitor;
 mod parts;
 mod pick;
+mod seat;
+mod shortcut;
 mod state;
 mod updater;
 
