@@ -135,7 +135,6 @@ impl Strategy for Prequal {
         for (at, row) in (0..).zip(rows) {
             index[row as usize] = at;
         }
-        let total: f64 = view.weights().iter().copied().map(f64::from).sum();
         Box::new(Probed {
             rules: *self,
             uses: self.uses(view.len()),
@@ -145,7 +144,7 @@ impl Strategy for Prequal {
                 .map(|node| Arc::clone(node.stats().recent_reports())),
             index: index.into(),
             draw: WeightedDraw::new(view),
-            mean_weight: (total / f64::from(view.len().max(1))) as f32,
+            mean_weight: view.mean_weight() as f32,
             view: view.clone(),
         })
     }
