@@ -1,6 +1,6 @@
 //! The channels of each endpoint.
 
-#![allow(
+#![expect(
     private_interfaces,
     reason = "the trait is sealed: only this crate can call what it has"
 )]
