@@ -383,6 +383,9 @@ impl<'a> Simulation<'a> {
         } else {
             fleet.service_ms * fleet.service.draw(&mut self.rng) * self.slowness(server)
         };
+        if self.is_counted(self.calls[call as usize].sent) {
+            self.report.work_ms += ms;
+        }
         let at = self.after(ms * MILLISECOND);
         self.events.push(at, Event::Done { call });
     }
@@ -453,9 +456,14 @@ impl<'a> Simulation<'a> {
             let gauges = stats.gauges();
             gauges.ended(took, outcome, self.by_latency, now);
         }
-        if sent as f64 >= self.fleet.warm_up_seconds * SECOND {
+        if self.is_counted(sent) {
             self.report.add(server, took, outcome);
         }
+    }
+
+    /// Whether a call that was sent then is in the report.
+    fn is_counted(&self, sent: u64) -> bool {
+        sent as f64 >= self.fleet.warm_up_seconds * SECOND
     }
 
     fn sample(&mut self) {
