@@ -80,6 +80,7 @@
     feature = "dns",
     feature = "etcd",
     feature = "eureka",
+    feature = "tonic",
     feature = "zookeeper"
 ))]
 mod backoff;

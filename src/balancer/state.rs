@@ -17,7 +17,7 @@ use crate::strategy::{PickContext, PickOptions, Turns};
 use crate::sync::{Stamped, next_stamp};
 use crate::time::{Clock, Timestamp};
 use crate::topology::Selector;
-use crate::view::Roster;
+use crate::view::{Node, Roster};
 
 /// One moment of a balancer: the set, its nodes, and a picker for each group.
 pub(super) struct State {
@@ -158,6 +158,17 @@ impl State {
     /// All groups, in the order in which a call falls back on them.
     pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
         std::iter::once(&self.first).chain(&self.below)
+    }
+
+    /// All endpoints, in the roster's order.
+    pub(super) fn nodes(&self) -> Vec<Node> {
+        let Roster {
+            endpoints, stats, ..
+        } = &self.roster;
+        let nodes = endpoints.iter().cloned().zip(stats.iter().cloned());
+        nodes
+            .map(|(endpoint, stats)| Node::new(endpoint, stats))
+            .collect()
     }
 
     /// Where in the roster the endpoint at that position of the set is.
