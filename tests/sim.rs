@@ -2,7 +2,7 @@
 
 use waypost::sim::{
     Antagonist, Deploy, Estimate, Fleet, Report, Rule, Service, Slow, Trace, csv, latency_picture,
-    load_picture, run,
+    load_picture, run, table,
 };
 use waypost::strategy::{Adaptive, LeastConn, LoadWeighted, P2c, Prequal, Random, RoundRobin};
 
@@ -307,43 +307,111 @@ fn a_fleet_in_toml_names_what_it_does_not_know() {
 
 #[test]
 fn what_cannot_be_is_refused_by_name() {
-    let cases = [
+    let slow = "[slow]\nservers = 1\nfactor = 1\nfrom_seconds = 1\nuntil_seconds = 1";
+    let antagonist = "[antagonist]\nfactor = 1\nslow_seconds = 1\nquiet_seconds = 1";
+    let burst = "[burst]\nfactor = 1\nseconds = 1\nperiod_seconds = 1";
+    let deploy = "[deploy]\nfrom_seconds = 1\nevery_seconds = 1\naway_seconds = 1\n\
+        cold_seconds = 1\ncold_factor = 1\nheard_seconds = 1\ngrace_seconds = 1\n\
+        slow_start_seconds = 1";
+    let whole = format!(
+        "clients = 1\nservers = 1\nworkers = 1\nload = 1\nservice_ms = 1\nround_trip_ms = 1\n\
+        seconds = 2\nwarm_up_seconds = 1\ntimeout_ms = 1\nfailing_ms = 1\nprobes = 1\n\
+        report_every_ms = 1\n{slow}\n{antagonist}\n{burst}\n{deploy}\n"
+    );
+    Fleet::from_toml(&whole).expect("all of it can be");
+    let mut section = String::new();
+    let mut refused = 0;
+    for line in whole.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = format!("{}.", name.trim_end_matches(']'));
+        }
+        let Some((name, _)) = line.split_once(" = ") else {
+            continue;
+        };
+        let field = format!("fleet.{section}{name}");
+        // As many servers may be slow as will.
+        if field == "fleet.slow.servers" {
+            continue;
+        }
+        // What counts is whole, and what is none of it TOML's own reader refuses.
+        let counts = ["clients", "servers", "workers"].contains(&name);
+        let wrong: &[&str] = if counts {
+            &["0"]
+        } else {
+            &["-1", "nan", "inf", "1e7"]
+        };
+        let at = whole.find(&format!("[{}]", section.trim_end_matches('.')));
+        for value in wrong {
+            let (before, rest) = whole.split_at(at.unwrap_or_default());
+            let rest = rest.replacen(line, &format!("{name} = {value}"), 1);
+            let error = Fleet::from_toml(&format!("{before}{rest}")).expect_err(&field);
+            let text = error.to_string();
+            assert!(
+                error.is_invalid() && text.contains(&field),
+                "{value}: {text}"
+            );
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 3 + 4 * 26, "each field but one");
+    for (text, part) in [
+        ("seconds = 8", "fleet.warm_up_seconds"),
+        ("service = { pareto = { alpha = 1 } }", "fleet.service"),
+        ("service = { lognormal = { sigma = -1 } }", "fleet.service"),
         (
-            Fleet {
-                servers: 0,
-                ..Fleet::default()
-            },
-            "fleet.servers",
-        ),
-        (
-            Fleet {
-                load: f64::NAN,
-                ..Fleet::default()
-            },
-            "fleet.load",
-        ),
-        (
-            Fleet {
-                service: Service::Pareto { alpha: 1.0 },
-                ..Fleet::default()
-            },
+            "service = { bimodal = { share = 2, factor = 1 } }",
             "fleet.service",
         ),
         (
-            Fleet {
-                seconds: 8.0,
-                ..Fleet::default()
-            },
-            "fleet.warm_up_seconds",
+            "service = { bimodal = { share = 1, factor = 0 } }",
+            "fleet.service",
         ),
-    ];
-    for (fleet, field) in cases {
-        let error = run(&fleet, &Rule::Shortest, 1).expect_err("it cannot be");
-        assert!(
-            error.is_invalid() && error.to_string().contains(field),
-            "{error}"
-        );
+    ] {
+        let error = Fleet::from_toml(text).expect_err(text).to_string();
+        assert!(error.contains(part), "{error}");
     }
+    let fleet = Fleet {
+        servers: 0,
+        ..Fleet::default()
+    };
+    let error = run(&fleet, &Rule::Shortest, 1).expect_err("it cannot be");
+    assert!(error.to_string().contains("fleet.servers"), "{error}");
+    assert_eq!((Fleet::named("S9"), Fleet::named("s1")), (None, None));
+}
+
+/// Of calls that took 1 to 100 ms, each in its turn.
+#[test]
+fn a_report_tells_any_quantile_and_a_table_their_means() {
+    let recorded = |failed: usize| {
+        let calls =
+            (1..=100).map(|ms| line(f64::from(ms), "a", f64::from(ms), ms as usize <= failed));
+        let trace = Trace::read(calls.collect::<String>().as_bytes());
+        trace.expect("they are calls").recorded()
+    };
+    let report = recorded(3);
+    for (share, ms) in [
+        (0.0, 1.0),
+        (0.01, 1.0),
+        (0.5, 50.0),
+        (0.505, 51.0),
+        (0.99, 99.0),
+        (1.0, 100.0),
+    ] {
+        let found = report.quantile_ms(share);
+        assert!((found - ms).abs() < 1e-6, "{share}: {found}");
+    }
+    assert!((report.error_share() - 0.03).abs() < 1e-9);
+    let rows = [
+        ("one".to_owned(), vec![recorded(3)]),
+        ("two".to_owned(), vec![recorded(3), recorded(5)]),
+    ];
+    let text = table(&rows);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[2], "| one | 50.500 | 99.000 | 100.000 | 3.000 |");
+    // 1.96 · √2 / √2.
+    let expected = "| two | 50.500 ± 0.000 | 99.000 ± 0.000 | 100.000 ± 0.000 | 4.000 ± 1.960 |";
+    assert_eq!(lines[3], expected);
 }
 
 /// The paper's rules (NSDI'24, figure 7) on servers that share their machines, at 70 and 90 % of

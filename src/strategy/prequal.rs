@@ -422,6 +422,22 @@ mod tests {
     }
 
     #[test]
+    fn a_report_is_used_until_it_is_as_old_as_it_may_be() {
+        // Reported 100 ms ago, by two of fifty.
+        for (age, is_used) in [(101, true), (99, false)] {
+            let rules = Prequal::new().max_age(Duration::from_millis(age));
+            let mut fleet = Fleet::new(50, rules);
+            let others = (0..1_000).filter(|_| {
+                fleet.report(3, 1.0, 1.0, 900);
+                fleet.report(5, 1.0, 1.0, 900);
+                ![3, 5].contains(&fleet.pick())
+            });
+            let others = others.count();
+            assert_eq!(others == 0, is_used, "{others}");
+        }
+    }
+
+    #[test]
     fn calls_of_our_own_since_count_and_so_do_failures() {
         let rules = Prequal::new().quantile(0.0).unwrap();
         let mut fleet = Fleet::new(3, rules.reports_per_call(100.0).unwrap());
