@@ -57,7 +57,7 @@
 //! | `metrics` | counters and histograms of calls, for the `metrics` facade |
 //! | `reqwest` | a middleware for reqwest-middleware |
 //! | `tls` | rustls configurations for endpoints: mTLS that reloads, SPIFFE IDs |
-//! | `tonic` | a gRPC channel of one tonic `Channel` an endpoint |
+//! | `tonic` | a gRPC channel of one tonic `Channel` an endpoint, and streams of load reports |
 //! | `tracing` | a span a call, events of decisions and of changes |
 //! | `quanta` | a clock that reads the processor's time stamp counter |
 //! | `file` | endpoints from a TOML, JSON or YAML file, read again when it changes |
@@ -80,6 +80,7 @@
     feature = "dns",
     feature = "etcd",
     feature = "eureka",
+    feature = "tonic",
     feature = "zookeeper"
 ))]
 mod backoff;

@@ -294,6 +294,12 @@ impl View {
         &self.roster.weights[self.start as usize..][..self.len as usize]
     }
 
+    /// The mean of the weights; 0 where there are none. O(n).
+    pub(crate) fn mean_weight(&self) -> f64 {
+        let total: f64 = self.weights().iter().copied().map(f64::from).sum();
+        total / f64::from(self.len.max(1))
+    }
+
     /// Where the view's nodes begin in the list they are part of.
     #[inline]
     pub(crate) fn start(&self) -> u32 {

@@ -348,6 +348,20 @@ fn when_one_of_two_with_one_hash_key_leaves_the_other_has_the_name() {
     }
 }
 
+/// Where endpoints usually weigh 100, they have as many points as those that weigh 1 elsewhere, and
+/// so the same keys.
+#[test]
+fn a_ring_of_another_unit_of_weight_is_that_of_the_weights_in_that_unit() {
+    let by_hundreds = RingHash::new().unit_weight(100).expect("it is above 0");
+    let (heavy, light) = (
+        with(by_hundreds, &weighted(&[100, 300, 200])),
+        with(RingHash::new(), &weighted(&[1, 3, 2])),
+    );
+    for hash in hashes(500) {
+        assert_eq!(attempts(&heavy, hash, 3), attempts(&light, hash, 3));
+    }
+}
+
 #[test]
 fn bad_settings_are_refused() {
     for factor in [f64::NAN, f64::INFINITY, 0.99, -1.0, 1000.1] {

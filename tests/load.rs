@@ -319,6 +319,62 @@ fn a_change_of_the_set_does_not_begin_the_blackout_anew() {
     assert_near(&shares(&balancer, 2, 5_000), &[4.0, 1.0]);
 }
 
+/// Two endpoints at a hundred calls a second, of which the first fails some, at half their use.
+fn told(strategy: LoadWeighted, failures: f64) -> (Balancer, Updater, Hands) {
+    let (balancer, updater, hands) = timed(strategy.blackout(Duration::ZERO), &[1, 1]);
+    let failing = LoadReport {
+        eps: failures,
+        ..report(100.0, 0.5)
+    };
+    tell(&balancer, 0, &failing);
+    tell(&balancer, 1, &report(100.0, 0.5));
+    hands.advance(Duration::from_secs(1));
+    (balancer, updater, hands)
+}
+
+#[test]
+fn failures_weigh_what_the_penalty_says() {
+    // 100 / (.5 + 50 / 100 · penalty), beside 100 / .5.
+    for (penalty, expected) in [(0.0, 200.0), (1.0, 100.0), (3.0, 50.0)] {
+        let strategy = LoadWeighted::new().penalty(penalty).expect("it is one");
+        let (balancer, ..) = told(strategy, 50.0);
+        assert_near(&shares(&balancer, 2, 10_000), &[expected, 200.0]);
+    }
+    for penalty in [-0.1, f32::NAN, f32::INFINITY] {
+        let refused = LoadWeighted::new().penalty(penalty).unwrap_err();
+        assert!(refused.is_invalid() && refused.to_string().contains("penalty"));
+    }
+}
+
+#[test]
+fn a_report_counts_until_it_expires() {
+    let strategy = LoadWeighted::new().expiry(Duration::from_secs(5));
+    let (balancer, _updater, hands) = told(strategy, 50.0);
+    let unequal = [100.0, 200.0];
+    assert_near(&shares(&balancer, 2, 6_000), &unequal);
+    hands.advance(Duration::from_secs(3));
+    assert_near(&shares(&balancer, 2, 6_000), &unequal);
+    hands.advance(Duration::from_secs(2));
+    assert_near(&shares(&balancer, 2, 6_000), &[1.0, 1.0]);
+}
+
+/// As often as gRPC at the most, whatever is asked for.
+#[test]
+fn weights_are_computed_when_they_are_due() {
+    for (asked, period) in [(5_000, 5_000), (1, 100)] {
+        let strategy = LoadWeighted::new().update(Duration::from_millis(asked));
+        let (balancer, _updater, hands) = told(strategy, 50.0);
+        let (old, new) = ([100.0, 200.0], [1.0, 1.0]);
+        hands.advance(Duration::from_secs(10));
+        assert_near(&shares(&balancer, 2, 6_000), &old);
+        tell(&balancer, 0, &report(100.0, 0.5));
+        hands.advance(Duration::from_millis(period - 1));
+        assert_near(&shares(&balancer, 2, 6_000), &old);
+        hands.advance(Duration::from_millis(1));
+        assert_near(&shares(&balancer, 2, 6_000), &new);
+    }
+}
+
 #[test]
 fn a_strategy_that_does_not_ask_is_told_nothing() {
     let (balancer, _updater) = balancer(P2c::new(), &[1, 1]);

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::core::Core;
+use super::group::Group;
 use super::layout::Fact;
-use super::state::{Group, State};
+use super::state::State;
 use crate::endpoint::{Endpoint, Status};
 use crate::health::outlier::Standing;
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::draft::Draft;
+use super::group::Rank;
 use super::parts::Parts;
 use super::pick::Mark;
-use super::state::{Draft, Rank};
 use crate::endpoint::EndpointSet;
 use crate::error::Counts;
 use crate::health::outlier::Standing;

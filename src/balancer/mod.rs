@@ -29,13 +29,17 @@
 mod alarm;
 mod builder;
 mod core;
+mod draft;
 mod driver;
 mod explain;
+mod group;
 mod layout;
 mod local;
 mod monitor;
 mod parts;
 mod pick;
+mod seat;
+mod shortcut;
 mod state;
 mod updater;
 
@@ -44,6 +48,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+#[cfg(feature = "tonic")]
+use futures::StreamExt as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
@@ -58,7 +64,9 @@ use crate::error::Error;
 use crate::event::{Discovery, Event, Snapshot};
 use crate::load::LoadReport;
 use crate::strategy::PickOptions;
-use crate::view::{Node, Roster};
+#[cfg(feature = "tonic")]
+use crate::time::Clock;
+use crate::view::Node;
 use driver::Driver;
 
 /// Picks an endpoint of one service for each call.
@@ -164,14 +172,7 @@ impl Balancer {
     /// those that take no calls. For display and for tests.
     #[must_use]
     pub fn nodes(&self) -> Vec<Node> {
-        let state = self.core.published.load();
-        let Roster {
-            endpoints, stats, ..
-        } = &state.roster;
-        let nodes = endpoints.iter().cloned().zip(stats.iter().cloned());
-        nodes
-            .map(|(endpoint, stats)| Node::new(endpoint, stats))
-            .collect()
+        self.core.published.load().nodes()
     }
 
     /// Takes in what an endpoint said of its load apart from any call, if the strategy asks.
@@ -180,6 +181,27 @@ impl Balancer {
         if let (true, Some(clock)) = (state.by_reports, &state.stopwatch) {
             node.stats().told(report, clock.now());
         }
+    }
+
+    /// The endpoints that take calls, now and after each change, if the strategy asks for what they
+    /// say of their load; else none. It does not keep the balancer, and ends with it.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn reporters(&self) -> impl Stream<Item = Vec<Node>> + Send + Unpin + use<> {
+        let core = Arc::downgrade(&self.core);
+        let nodes = move || {
+            let state = core.upgrade()?.published.load();
+            let mut nodes = state.nodes();
+            nodes.retain(|node| state.by_reports && node.endpoint().takes_calls());
+            Some(nodes)
+        };
+        self.subscribe()
+            .scan((), move |(), _| std::future::ready(nodes()))
+    }
+
+    /// The clock that what endpoints say is dated by.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.core.clock
     }
 
     /// Says for each endpoint whether it may be picked now, for which share of

@@ -1,6 +1,7 @@
 //! The parts of a split, for calls that name theirs.
 
-use super::state::{Draw, State};
+use super::group::Draw;
+use super::state::State;
 use crate::strategy::{PickContext, Turns};
 use crate::topology::{Fallback, Group, Selector, Topology};
 

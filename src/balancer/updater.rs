@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use super::core::Core;
+use super::draft::Draft;
 use super::layout::{Fact, lay_out};
 use super::monitor::Monitor;
-use super::state::{Draft, Knowledge, State};
+use super::state::{Knowledge, State};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, merge};
 use crate::error::Error;
 use crate::event::{Discovery, Event, Snapshot};

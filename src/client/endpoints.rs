@@ -158,15 +158,19 @@ impl<V: Clone> Shared<V> {
 }
 
 impl<V> Entry<V> {
-    /// Whether the endpoint is still called in the same way; its weight, say,
-    /// does not matter.
+    /// Whether the endpoint is still called in the same way.
     fn serves(&self, endpoint: &Arc<Endpoint>) -> bool {
-        Arc::ptr_eq(&self.endpoint, endpoint)
-            || (self.endpoint.address() == endpoint.address()
-                && self.endpoint.tls_name() == endpoint.tls_name()
-                && self.endpoint.authority() == endpoint.authority()
-                && self.endpoint.metadata() == endpoint.metadata())
+        are_called_alike(&self.endpoint, endpoint)
     }
+}
+
+/// Whether both are called in the same way; their weight, say, does not matter.
+pub(super) fn are_called_alike(one: &Arc<Endpoint>, other: &Arc<Endpoint>) -> bool {
+    Arc::ptr_eq(one, other)
+        || (one.address() == other.address()
+            && one.tls_name() == other.tls_name()
+            && one.authority() == other.authority()
+            && one.metadata() == other.metadata())
 }
 
 async fn drop_the_gone<V: Clone>(

@@ -5,6 +5,9 @@
 //! that into the answer: the header `endpoint-load-metrics` with `TEXT …`, `JSON …` or `BIN …`, or
 //! `endpoint-load-metrics-bin` with a protobuf in base64, which gRPC sends as a trailer.
 //!
+//! Between gRPC's clients and servers there is a stream of them, too, which comes without calls (feature
+//! `tonic`): [`OpenRcaService`](crate::server) writes it, and `GrpcBuilder::load_streams` reads it.
+//!
 //! Reading is pure and bounded: a report has at most [`LoadReport::MOST_METRICS`] metrics and
 //! [`LoadReport::LONGEST`] bytes, and what is no report is an error that says why.
 //!
@@ -25,6 +28,8 @@ mod busy;
 mod header;
 mod latency;
 pub(crate) mod protobuf;
+#[cfg(feature = "tonic")]
+pub(crate) mod stream;
 mod text;
 
 use std::collections::BTreeMap;

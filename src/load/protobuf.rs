@@ -53,7 +53,7 @@ fn insert(map: &mut BTreeMap<String, f64>, entry: &[u8]) -> Result<(), Error> {
 pub(crate) enum Value<'a> {
     #[cfg_attr(
         not(feature = "tonic"),
-        expect(dead_code, reason = "only gRPC's health status is one")
+        expect(dead_code, reason = "only gRPC's own messages have one")
     )]
     Varint(u64),
     Double(f64),
@@ -146,7 +146,7 @@ pub(crate) fn prefixed(bytes: &mut Vec<u8>, number: u64, value: &[u8]) {
     bytes.extend(value);
 }
 
-fn varint(bytes: &mut Vec<u8>, mut value: u64) {
+pub(super) fn varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
         value >>= 7;

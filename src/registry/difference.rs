@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 #[cfg_attr(
     not(feature = "consul"),
-    allow(dead_code, reason = "Eureka tells changes alone")
+    expect(dead_code, reason = "Eureka tells changes alone")
 )]
 pub(super) struct Received {
     pub(super) front: usize,

@@ -34,13 +34,19 @@
 //! # Ok(()) }
 //! ```
 //!
-//! `ReportLoad` (feature `http`) adds to answers how busy the server is, for clients that balance by it.
+//! `ReportLoad` (feature `http`) adds to answers how busy the server is, for clients that balance by it;
+//! `OpenRcaService` (feature `tonic`) streams it to those that ask.
 
 mod lifecycle;
+#[cfg(feature = "tonic")]
+mod open_rca;
 #[cfg(feature = "http")]
 mod report_load;
 
 pub use lifecycle::{Busy, Goodbye, Lifecycle, Readiness, Serving};
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub use open_rca::OpenRcaService;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use report_load::{ReportLoad, Reporting, ReportingBody, ReportingFuture};

@@ -149,6 +149,21 @@ struct Meter {
     latencies: LatencyByLoad,
 }
 
+/// What an answer holds among its extensions that is none of a call: it is not counted, however long
+/// it lasts.
+#[derive(Clone)]
+pub(super) struct Aside;
+
+impl Meter {
+    fn count(&self, failed: bool) {
+        let now = self.clock.now();
+        self.answered.count(now);
+        if failed {
+            self.failed.count(now);
+        }
+    }
+}
+
 /// Counts by seconds.
 #[derive(Debug, Default)]
 struct Rate {
@@ -319,18 +334,21 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.answer.poll(cx));
-        let holding = this.holding.take();
-        let meter = &this.layer.meter;
-        let now = meter.clock.now();
-        meter.answered.count(now);
+        let mut holding = this.holding.take();
+        let is_aside = answer
+            .as_ref()
+            .is_ok_and(|answer| answer.extensions().get::<Aside>().is_some());
         let failed = answer
             .as_ref()
             .map_or(true, |answer| answer.status().is_server_error());
-        if failed {
-            meter.failed.count(now);
+        if is_aside {
+            holding = None;
+        } else {
+            this.layer.meter.count(failed);
         }
         Poll::Ready(answer.map(|mut answer| {
-            if let Some(value) = this.layer.report_beside(1).to_header() {
+            let own = u32::from(holding.is_some());
+            if let Some(value) = this.layer.report_beside(own).to_header() {
                 answer.headers_mut().insert(LoadReport::HEADER, value);
             }
             let layer = this.layer.clone();

@@ -27,12 +27,14 @@
 //! A [`Recorder`] writes down the calls of a real client, and a [`Trace`] of them tells what another
 //! strategy would have made of them.
 
+mod client;
 mod estimate;
 mod fleet;
 mod picture;
 mod queue;
 mod report;
 mod run;
+mod server;
 mod service;
 mod trace;
 
@@ -43,3 +45,7 @@ pub use report::{LoadSample, Report, csv, table};
 pub use run::{Rule, run};
 pub use service::Service;
 pub use trace::{Recorder, Trace, TracedCall};
+
+/// In nanoseconds, which events are timed in.
+const SECOND: f64 = 1e9;
+const MILLISECOND: f64 = 1e6;

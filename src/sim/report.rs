@@ -20,6 +20,12 @@ pub struct Report {
     pub p99_ms: f64,
     /// The latency that 99.9 % did not exceed.
     pub p999_ms: f64,
+    /// What workers spent on these calls, all together, in milliseconds; 0 of a trace, which does
+    /// not tell. Beside the workers' time it is the load that the run had, where [`Fleet::load`] is
+    /// what many runs have in the mean.
+    ///
+    /// [`Fleet::load`]: super::Fleet::load
+    pub work_ms: f64,
     /// Calls of each server.
     pub by_server: Vec<u64>,
     /// Events that were simulated, those of the warm-up too.
@@ -49,6 +55,7 @@ impl Report {
             p50_ms: 0.0,
             p99_ms: 0.0,
             p999_ms: 0.0,
+            work_ms: 0.0,
             by_server: vec![0; servers as usize],
             events: 0,
             latencies: Vec::new(),

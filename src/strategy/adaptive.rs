@@ -47,10 +47,9 @@ impl Adaptive {
 
 impl Strategy for Adaptive {
     fn build(&self, view: &View) -> BoxPicker {
-        let total: f64 = view.weights().iter().copied().map(f64::from).sum();
         Box::new(Scored {
             draw: WeightedDraw::new(view),
-            mean_weight: (total / f64::from(view.len().max(1))) as f32,
+            mean_weight: view.mean_weight() as f32,
             view: view.clone(),
         })
     }

@@ -64,6 +64,14 @@ impl WeightedDraw {
         Self::Alias(Alias(columns.into()))
     }
 
+    /// The table, where weights differ.
+    pub(super) fn alias(&self) -> Option<&Alias> {
+        match self {
+            Self::Uniform(_) => None,
+            Self::Alias(alias) => Some(alias),
+        }
+    }
+
     #[inline]
     pub(super) fn draw(&self, rng: &mut Rng) -> NodeIndex {
         match self {

@@ -155,46 +155,31 @@ pub trait Picker: Any + Send + Sync {
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex>;
 }
 
-impl<T: Strategy + ?Sized> Strategy for Arc<T> {
-    fn build(&self, view: &View) -> BoxPicker {
-        (**self).build(view)
-    }
+macro_rules! as_what_it_points_to {
+    ($pointer:ident) => {
+        impl<T: Strategy + ?Sized> Strategy for $pointer<T> {
+            fn build(&self, view: &View) -> BoxPicker {
+                (**self).build(view)
+            }
 
-    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
-        (**self).rebuild(view, before)
-    }
+            fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
+                (**self).rebuild(view, before)
+            }
 
-    fn reads_total(&self) -> bool {
-        (**self).reads_total()
-    }
+            fn reads_total(&self) -> bool {
+                (**self).reads_total()
+            }
 
-    fn reads_latency(&self) -> bool {
-        (**self).reads_latency()
-    }
+            fn reads_latency(&self) -> bool {
+                (**self).reads_latency()
+            }
 
-    fn reads_reports(&self) -> bool {
-        (**self).reads_reports()
-    }
+            fn reads_reports(&self) -> bool {
+                (**self).reads_reports()
+            }
+        }
+    };
 }
 
-impl<T: Strategy + ?Sized> Strategy for Box<T> {
-    fn build(&self, view: &View) -> BoxPicker {
-        (**self).build(view)
-    }
-
-    fn rebuild(&self, view: &View, before: &dyn Picker) -> BoxPicker {
-        (**self).rebuild(view, before)
-    }
-
-    fn reads_total(&self) -> bool {
-        (**self).reads_total()
-    }
-
-    fn reads_latency(&self) -> bool {
-        (**self).reads_latency()
-    }
-
-    fn reads_reports(&self) -> bool {
-        (**self).reads_reports()
-    }
-}
+as_what_it_points_to!(Arc);
+as_what_it_points_to!(Box);

@@ -110,10 +110,7 @@ pub(super) struct Weighted {
 
 impl Weighted {
     pub(super) fn alias(&self) -> Option<&Alias> {
-        match &self.draw {
-            WeightedDraw::Uniform(_) => None,
-            WeightedDraw::Alias(alias) => Some(alias),
-        }
+        self.draw.alias()
     }
 }
 

@@ -13,10 +13,9 @@ use crate::view::{NodeIndex, View};
 
 /// The picker of [`P2c::peak_ewma`](super::P2c::peak_ewma). O(n).
 pub(super) fn build(view: &View) -> BoxPicker {
-    let total: f64 = view.weights().iter().copied().map(f64::from).sum();
     let picker = Weighted {
         draw: WeightedDraw::new(view),
-        mean_weight: total / f64::from(view.len().max(1)),
+        mean_weight: view.mean_weight(),
         view: view.clone(),
     };
     if view.is_uniform() && view.len() >= 2 {

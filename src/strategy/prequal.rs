@@ -135,7 +135,6 @@ impl Strategy for Prequal {
         for (at, row) in (0..).zip(rows) {
             index[row as usize] = at;
         }
-        let total: f64 = view.weights().iter().copied().map(f64::from).sum();
         Box::new(Probed {
             rules: *self,
             uses: self.uses(view.len()),
@@ -145,7 +144,7 @@ impl Strategy for Prequal {
                 .map(|node| Arc::clone(node.stats().recent_reports())),
             index: index.into(),
             draw: WeightedDraw::new(view),
-            mean_weight: (total / f64::from(view.len().max(1))) as f32,
+            mean_weight: view.mean_weight() as f32,
             view: view.clone(),
         })
     }
@@ -420,6 +419,22 @@ mod tests {
         picked.sort_unstable();
         picked.dedup();
         assert!(picked.len() > 40, "{picked:?}");
+    }
+
+    #[test]
+    fn a_report_is_used_until_it_is_as_old_as_it_may_be() {
+        // Reported 100 ms ago, by two of fifty.
+        for (age, is_used) in [(101, true), (99, false)] {
+            let rules = Prequal::new().max_age(Duration::from_millis(age));
+            let mut fleet = Fleet::new(50, rules);
+            let others = (0..1_000).filter(|_| {
+                fleet.report(3, 1.0, 1.0, 900);
+                fleet.report(5, 1.0, 1.0, 900);
+                ![3, 5].contains(&fleet.pick())
+            });
+            let others = others.count();
+            assert_eq!(others == 0, is_used, "{others}");
+        }
     }
 
     #[test]

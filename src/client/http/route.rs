@@ -1,6 +1,6 @@
 //! Two ways to get a request to an endpoint.
 
-#![allow(
+#![expect(
     private_interfaces,
     reason = "the trait is sealed: only this crate can call what it has"
 )]

@@ -1,6 +1,6 @@
 //! The channels of each endpoint.
 
-#![allow(
+#![expect(
     private_interfaces,
     reason = "the trait is sealed: only this crate can call what it has"
 )]
@@ -47,6 +47,20 @@ impl Channels {
     }
 
     fn connect(&self, endpoint: &Endpoint) -> Result<Connections, Error> {
+        let endpoint = self.set_up(endpoint)?;
+        let channels = (0..self.connections).map(|_| endpoint.connect_lazy());
+        Ok(Connections {
+            channels: channels.collect(),
+            turn: Arc::default(),
+        })
+    }
+
+    /// A channel of the endpoint's that is not among those which take turns.
+    pub(super) fn connect_once(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
+        Ok(self.set_up(endpoint)?.connect_lazy())
+    }
+
+    fn set_up(&self, endpoint: &Endpoint) -> Result<TonicEndpoint, Error> {
         let refused = |error: tonic::transport::Error| Error::unroutable(endpoint, error);
         let address = endpoint.address();
         if address.host().is_none() {
@@ -65,13 +79,10 @@ impl Channels {
             let tls = tls.clone().domain_name(name);
             base = base.tls_config(tls).map_err(refused)?;
         }
-        let mut base = base.origin(origin);
-        if let Some(configure) = &self.configure {
-            base = configure(base);
-        }
-        Ok(Connections {
-            channels: (0..self.connections).map(|_| base.connect_lazy()).collect(),
-            turn: Arc::default(),
+        let base = base.origin(origin);
+        Ok(match &self.configure {
+            Some(configure) => configure(base),
+            None => base,
         })
     }
 }

@@ -31,6 +31,7 @@
 //! for the whole channel.
 
 mod channels;
+mod load_streams;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ use super::settings::setters;
 use super::{CallSettings, GrpcStatus};
 use crate::balancer::Balancer;
 use channels::{Channels, Connections};
+
+pub use load_streams::LoadStreams;
 
 impl Balancer {
     /// Sets up a gRPC channel to this service.
