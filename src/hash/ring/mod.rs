@@ -173,7 +173,7 @@ impl HashRing {
     /// The name of a node; `None` if there is no such node.
     #[must_use]
     pub fn name(&self, node: u32) -> Option<&str> {
-        Some(&self.node(node)?.name)
+        Some(self.node(node)?.name)
     }
 
     /// The weight of a node; `None` if there is no such node.
@@ -216,8 +216,13 @@ impl HashRing {
         self.nodes.heap() + with_lines!(&self.wheel, lines => lines.heap(), 0)
     }
 
-    fn node(&self, node: u32) -> Option<&Node> {
+    fn node(&self, node: u32) -> Option<Node<'_>> {
         self.nodes.get(node)
+    }
+
+    fn named_points(&self) -> impl Iterator<Item = (u64, Option<&str>)> {
+        self.points()
+            .map(|(position, node)| (position, self.name(node)))
     }
 
     fn lines(&self) -> u64 {
@@ -226,7 +231,7 @@ impl HashRing {
 
     /// Builds the wheel for nodes that have been checked, and that have so many points.
     fn assemble(nodes: Nodes, points: u64, settings: HashRingBuilder) -> Self {
-        let source = |(index, node): (u32, Option<&Node>)| {
+        let source = |(index, node): (u32, Option<Node>)| {
             let node = node?;
             Some(Source {
                 node: index,
@@ -292,12 +297,7 @@ impl Default for HashRing {
 
 impl PartialEq for HashRing {
     fn eq(&self, other: &Self) -> bool {
-        let named = |ring: &HashRing, (position, node)| {
-            (position, ring.node(node).map(|node| node.name.clone()))
-        };
-        self.points == other.points
-            && (self.points().map(|point| named(self, point)))
-                .eq(other.points().map(|point| named(other, point)))
+        self.points == other.points && self.named_points().eq(other.named_points())
     }
 }
 
@@ -353,15 +353,11 @@ impl HashRingBuilder {
     ) -> Result<HashRing, TableError> {
         let nodes = collect(nodes, U24::LIMIT)?;
         // 2^24 nodes of at most 2^64 - 2^33 points each do not fit 64 bits.
-        let points = nodes.iter().fold(0u64, |sum, node| {
+        let points = nodes.iter().flatten().fold(0u64, |sum, node| {
             sum.saturating_add(self.points_of(node.weight))
         });
         self.admit(points)?;
-        Ok(HashRing::assemble(
-            nodes.into_iter().collect(),
-            points,
-            self,
-        ))
+        Ok(HashRing::assemble(Nodes::from(&nodes), points, self))
     }
 
     /// The points of a node of this weight.
