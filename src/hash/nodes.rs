@@ -98,7 +98,9 @@ pub(super) fn collect<S: AsRef<str>>(
     input: impl IntoIterator<Item = (S, u32)>,
     limit: u64,
 ) -> Result<Nodes, TableError> {
+    let input = input.into_iter();
     let mut nodes = Nodes::default();
+    nodes.entries.reserve(input.size_hint().0);
     for (name, weight) in input {
         nodes.push(Some(Node::new(name.as_ref(), weight)));
     }

@@ -15,7 +15,7 @@ impl HashRing {
     /// weight 9 to 10, one in ten of its keys come newly, and nothing else changes. A weight of 0
     /// takes all its points away and keeps the index; a ring left without points finds nothing.
     ///
-    /// O(points of the node + points / 160): it copies the 16-line chunks with changed points, and
+    /// O(points of the node + points / 320): it copies the 32-line chunks with changed points, and
     /// shares the others.
     ///
     /// # Errors

@@ -28,6 +28,14 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// The fewest lines.
     const LEAST: u64 = if LOW == 0 { COARSE_LINES } else { MIN_LINES };
 
+    /// Where fewer points make no fresh build smaller. None where low bits are left out for there
+    /// being so many lines: with fewer points a fresh build has fewer lines, and the low bits.
+    const FLOOR: u64 = if LOW == 0 && I::LIMIT <= u16::LIMIT {
+        0
+    } else {
+        Self::LEAST
+    };
+
     /// How many lines a fresh build has for so many points.
     pub(super) fn lines_for(points: u64) -> u64 {
         let chunk = CHUNK as u64;
@@ -37,7 +45,7 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// Whether so many points still fit the number of lines: up to a fifth more, down to half.
     pub(super) fn suits(&self, points: u64) -> bool {
         let fresh = self.chunks.len() as u64 * Self::LOAD;
-        let sparse = self.lines() > Self::LEAST && points < fresh / 2;
+        let sparse = self.lines() > Self::FLOOR && points < fresh / 2;
         points <= fresh + fresh / 5 && !sparse
     }
 

@@ -7,7 +7,7 @@
 //! **The idea.** Points are hashes, so they are uniform, and the place of a key can be computed
 //! instead of searched. The circle is cut into equal slices of about 10 points; the points of a
 //! slice fill one 64-byte line, and a lookup reads that line and nothing else. Lines lie in chunks
-//! of 16 that rings share: changing a node copies the chunks with its points, no others. The same
+//! of 32 that rings share: changing a node copies the chunks with its points, no others. The same
 //! chunks are written by a radix scatter in two passes when a ring is built afresh.
 //!
 //! **The promises.** The points of a node depend on its name and its weight alone: point `r` is the
@@ -64,8 +64,8 @@ use super::{Table, TableError, key_hash};
 /// |---|---|
 /// | [`lookup`](Self::lookup) | O(1), one cache line |
 /// | [`new`](Self::new) | O(points) |
-/// | [`with_node_changed`](Self::with_node_changed) and its siblings | O(points of the node + points / 160) |
-/// | memory | about 10.7 bytes for each point, 7.8 from 655,360 points on |
+/// | [`with_node_changed`](Self::with_node_changed) and its siblings | O(points of the node + points / 320) |
+/// | memory | about 10.3 bytes for each point, 7.3 from 655,360 points on |
 ///
 /// Two rings are equal if they have the same points with the same names.
 #[derive(Clone)]
@@ -332,7 +332,7 @@ impl HashRingBuilder {
         self
     }
 
-    /// The most points that all nodes may have together; 2^24 (126 MiB) if not set.
+    /// The most points that all nodes may have together; 2^24 (117 MiB) if not set.
     ///
     /// Weights beyond it are refused and not scaled down: a scale that depends on the other nodes'
     /// weights would move keys between nodes that did not change. At most 2^31.
