@@ -89,12 +89,11 @@ impl<I: Id, const M: usize> Line<I, M> {
         }
     }
 
-    /// The owner of the first point at or after `key`; `None` if the chunk must decide: the key
-    /// equals a point's as far as the line knows, or is behind all points of a full line, of which
+    /// The owner of the first point at or after a key with this residual; `None` if the chunk must
+    /// decide: a point has the same residual, or all points of a full line are before the key, and
     /// the chunk may have more.
     #[inline]
-    pub(super) fn owner(&self, key: u32) -> Option<I> {
-        let residual = residual(key);
+    pub(super) fn owner(&self, residual: u16) -> Option<I> {
         let rank = self.rank(residual);
         let decided = rank < Self::ROOM && self.lanes[rank] + residual != TOP;
         decided.then(|| self.nodes[rank])

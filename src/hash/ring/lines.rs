@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::chunk::{CHUNK, Chunk, Point};
-use super::line::{Id, KEY_BITS, LOW_BITS, Line};
+use super::line::{Id, KEY_BITS, LOW_BITS, Line, residual};
 
 /// The circle has 2^31 positions; ties beyond that are broken by name.
 const POSITION_BITS: u32 = 31;
@@ -56,17 +56,18 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// The owner of a hash. The ring has at least one point.
     #[inline]
     pub(super) fn owner(&self, hash: u64) -> u32 {
-        let (line, key) = self.place(hash);
-        match self.line(line).owner(key) {
+        let place = place(hash, self.lines());
+        match self.line(line_of(place)).owner(residual(place as u32)) {
             Some(id) => id.get(),
-            None => self.exact_owner(line, key),
+            None => self.exact_owner(hash),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn exact_owner(&self, line: usize, key: u32) -> u32 {
-        match self.point(line, self.rank(line, key)) {
+    fn exact_owner(&self, hash: u64) -> u32 {
+        let (line, rank) = self.locate(hash);
+        match self.point(line, rank) {
             Some(point) => point.node,
             None => self.line(line).successor().get(),
         }
@@ -88,7 +89,8 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
 
     /// The line and the rank of the first point at or after a hash; the rank can be past the end.
     pub(super) fn locate(&self, hash: u64) -> (usize, usize) {
-        let (line, key) = self.place(hash);
+        let place = place(hash, self.lines());
+        let (line, key) = (line_of(place), Self::key_of(place));
         (line, self.rank(line, key))
     }
 
@@ -128,12 +130,6 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
                 return;
             }
         }
-    }
-
-    #[inline]
-    fn place(&self, hash: u64) -> (usize, u32) {
-        let place = place(hash, self.lines());
-        (line_of(place), Self::key_of(place))
     }
 
     /// The key within its line of a place.
