@@ -3,6 +3,7 @@
 //! What is measured is told by the README; each file says how.
 
 mod block;
+mod cold;
 mod heap;
 mod keys;
 mod race;
@@ -14,10 +15,12 @@ use std::process::ExitCode;
 use targets::Targets;
 
 const USAGE: &str = "\
-usage: cargo run --release --bin hash -- race | table | all [--most N]
+usage: cargo run --release --bin hash -- race | table | all | cold [--most N]
 
   race    the targets: the ring against pingora-ketama, Maglev against the
           crate of that name, block HRW at 5,000 nodes; a minute
+  cold    the time of a ring of a million points that is the first thing in
+          this process, in us; the race asks for it
   table   the Markdown table of docs/hashing-table.md; some twelve minutes
   all     both
 
@@ -31,15 +34,20 @@ fn main() -> ExitCode {
         [what, "--most", most] => (what, most.parse()),
         _ => ("", Ok(0)),
     };
-    let (Ok(most), "race" | "table" | "all") = (most, what) else {
+    let (Ok(most), "race" | "table" | "all" | "cold") = (most, what) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if what == "cold" {
+        cold::build();
+        return ExitCode::SUCCESS;
+    }
     if what != "table" {
         let mut targets = Targets::default();
         race::run(&mut targets);
         race::maglev(&mut targets);
         block::run(&mut targets);
+        cold::run(&mut targets);
         targets.print();
     }
     if what != "race" {
