@@ -86,6 +86,9 @@ fn read(path: &Path, keys: &[Vec<u8>]) -> Golden {
     golden
 }
 
+/// Weights, and hosts with theirs.
+type Localities<'a> = Vec<(u32, Vec<(&'a str, u32)>)>;
+
 impl Golden {
     fn option(&self, name: &str) -> Option<&str> {
         self.options.get(name).map(String::as_str)
@@ -110,9 +113,9 @@ impl Golden {
     }
 
     /// The weight of each locality, and its hosts, which say where they are and come in order.
-    fn localities(&self) -> Option<Vec<(u32, Vec<(&str, u32)>)>> {
+    fn localities(&self) -> Option<Localities<'_>> {
         let weights = self.option("localities")?.split(' ');
-        let mut localities: Vec<_> = weights
+        let mut localities: Localities<'_> = weights
             .map(|weight| (weight.parse().unwrap(), Vec::new()))
             .collect();
         for (host, named) in self.hosts.iter().zip(self.hosts_that_are_up()) {

@@ -7,7 +7,7 @@ use super::super::hosts::Hosts;
 #[derive(Debug)]
 pub(super) struct Shares {
     /// By host; 0 where it has none.
-    shares: Vec<f64>,
+    by_host: Vec<f64>,
     pub(super) least: f64,
     pub(super) greatest: f64,
 }
@@ -31,7 +31,7 @@ impl Shares {
             return Err(TableError::AllWeightsZero);
         }
         let mut made = Self {
-            shares: Vec::with_capacity(hosts.len()),
+            by_host: Vec::with_capacity(hosts.len()),
             least: 1.0,
             greatest: 0.0,
         };
@@ -43,11 +43,11 @@ impl Shares {
             let part = f64::from(locality) / all as f64;
             for &weight in own {
                 if weight == 0 || locality == 0 {
-                    made.shares.push(0.0);
+                    made.by_host.push(0.0);
                     continue;
                 }
                 let share = f64::from(weight) * part / total as f64;
-                made.shares.push(share);
+                made.by_host.push(share);
                 made.least = made.least.min(share);
                 made.greatest = made.greatest.max(share);
             }
@@ -64,7 +64,7 @@ impl Shares {
         hosts: &'a Hosts,
     ) -> impl Iterator<Item = (u32, &'a str, f64)> {
         hosts.placed().filter_map(|(node, name, _)| {
-            let share = self.shares[node as usize];
+            let share = self.by_host[node as usize];
             (share > 0.0).then_some((node, name, share))
         })
     }
@@ -102,7 +102,7 @@ mod tests {
         let (a, b) = (vec![("a", 1), ("b", 3)], vec![("c", 7), ("d", 0)]);
         let shares = |localities: [(u32, Vec<(&'static str, u32)>); 3]| {
             let (hosts, sizes) = flatten(localities)?;
-            Shares::by_locality(&hosts, &sizes).map(|made| made.shares)
+            Shares::by_locality(&hosts, &sizes).map(|made| made.by_host)
         };
         let none = Vec::new();
         assert_eq!(
