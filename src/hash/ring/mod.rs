@@ -160,6 +160,16 @@ impl HashRing {
     #[inline]
     #[must_use]
     pub fn lookup(&self, hash: u64) -> Option<u32> {
+        // Two cases in line: a table of jumps and the code of a third make calls of lookups.
+        match &self.wheel {
+            Wheel::Coarse(lines) => Some(lines.owner(hash)),
+            Wheel::Fine(lines) => Some(lines.owner(hash)),
+            _ => self.lookup_wide(hash),
+        }
+    }
+
+    #[inline(never)]
+    fn lookup_wide(&self, hash: u64) -> Option<u32> {
         with_lines!(&self.wheel, lines => Some(lines.owner(hash)), None)
     }
 
