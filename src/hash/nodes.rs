@@ -137,3 +137,27 @@ pub(super) fn by_name_hash(nodes: &Nodes) -> Vec<u32> {
     });
     order.into_iter().map(|(_, index)| index).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_nodes_than_the_indices_are_refused() {
+        let nodes = |count: u32| (0..count).map(|node| (node.to_string(), 1));
+        assert_eq!(collect(nodes(3), 3).unwrap().len(), 3);
+        let (refused, limit) = (collect(nodes(4), 3).unwrap_err(), 3);
+        assert_eq!(refused, TableError::TooManyNodes { nodes: 4, limit });
+    }
+
+    #[test]
+    fn vacant_places_are_kept() {
+        let (a, c) = (Node::new("a", 1), Node::new("c", 0));
+        let nodes: Nodes = [Some(a), None, Some(Node::new("", 2)), Some(c)]
+            .into_iter()
+            .collect();
+        let told = |index: usize| nodes.get(index).map(|node| (node.name, node.weight));
+        let all = [Some(("a", 1)), None, Some(("", 2)), Some(("c", 0)), None];
+        assert_eq!([0, 1, 2, 3, 4].map(told), all);
+    }
+}
