@@ -221,6 +221,7 @@ fn answers_of(golden: Golden) -> Result<Answer, TableError> {
             })
         }
         "ketama" => first(KetamaRing::new(golden.hosts())?, KetamaRing::key_hash),
+        "libketama" => first(KetamaRing::libketama(golden.hosts())?, KetamaRing::key_hash),
         other => panic!("no such table: {other}"),
     })
 }
@@ -332,4 +333,9 @@ fn grpc_ring_hash() {
 #[test]
 fn libmemcached_ketama() {
     agree_with("ketama-", 11);
+}
+
+#[test]
+fn original_libketama() {
+    agree_with("libketama-", 10);
 }
