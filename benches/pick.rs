@@ -8,7 +8,9 @@
 //! draws from an alias table and `round_robin` strides: beside `pick/round_robin`,
 //! whose choice is one addition, it shows what the choice costs above the guard;
 //! `pick_busy/STRATEGY/N` is the first with one call in flight on every
-//! endpoint; `pick_everything/STRATEGY/N` is the first with two zones, two
+//! endpoint; `pick_key/STRATEGY/N` is the first by a key, another each time, and
+//! `pick_key_busy/STRATEGY/N` the same with two calls in flight on every endpoint;
+//! `pick_everything/STRATEGY/N` is the first with two zones, two
 //! levels and an endpoint ejected, `STRATEGY_ramping` the same while one ramps
 //! up. `floor/*` are the machine's own costs in the same run.
 
@@ -17,6 +19,7 @@ mod common;
 mod everything;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use waypost::strategy::PickOptions;
 use waypost::{Balancer, Endpoint, EndpointSet, Outcome, Pick, Updater};
 
 const STRATEGIES: [&str; 14] = [
@@ -36,6 +39,9 @@ const STRATEGIES: [&str; 14] = [
     "maglev",
 ];
 const SIZES: [usize; 5] = [3, 10, 100, 1_000, 10_000];
+
+/// From key to key: the golden ratio, whose multiples lie evenly in 64 bits.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 fn pick(c: &mut Criterion) {
     let mut group = c.benchmark_group("pick");
@@ -128,6 +134,37 @@ fn pick_busy(c: &mut Criterion) {
     group.finish();
 }
 
+fn pick_key(c: &mut Criterion) {
+    for (name, held) in [("pick_key", 0), ("pick_key_busy", 2)] {
+        let mut group = c.benchmark_group(name);
+        for strategy in [
+            "round_robin",
+            "ring_hash",
+            "maglev",
+            "block_hrw",
+            "ring_hash_bounded",
+        ] {
+            for n in [10, 1_000, 10_000] {
+                let (balancer, _updater) = common::balancer(strategy, n, false);
+                let each = |_| (0..n as u64).map(|key| key.wrapping_mul(STEP));
+                let pick = |hash| balancer.pick_with(&PickOptions::new().hash(hash));
+                let _held: Vec<Pick> = (0..held)
+                    .flat_map(each)
+                    .filter_map(|k| pick(k).ok())
+                    .collect();
+                let mut hash = 0_u64;
+                group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                    b.iter(|| {
+                        hash = hash.wrapping_add(STEP);
+                        drop(pick(hash));
+                    });
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
 criterion_group!(
     benches,
     common::floors,
@@ -135,6 +172,7 @@ criterion_group!(
     pick_latency,
     pick_weighted,
     pick_busy,
+    pick_key,
     pick_everything
 );
 criterion_main!(benches);

@@ -3,10 +3,11 @@
 //! `apply/STRATEGY/N` takes in a set in which one endpoint of N has changed its
 //! weight there and back, which keeps the others shared; `apply_weighted` is
 //! the same where weights differ, so that the strategy prepares its table;
-//! `apply_everything` is the same with two zones, two levels, an endpoint
-//! ejected and one ramping up; `next/N` makes such a set. `floor/arc_clone_drop_cold/N` clones and drops N
-//! reference-counted pointers, which is what any new list of shared endpoints
-//! costs at the least.
+//! `apply_key` gives one endpoint twice its weight and takes it back, where calls
+//! go by their keys; `apply_everything` is as `apply` with two zones, two levels,
+//! an endpoint ejected and one ramping up; `next/N` makes such a set.
+//! `floor/arc_clone_drop_cold/N` clones and drops N reference-counted pointers,
+//! which is what any new list of shared endpoints costs at the least.
 
 mod common;
 #[path = "common/everything.rs"]
@@ -18,6 +19,12 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use waypost::EndpointSet;
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
+
+/// Two sets that differ in one endpoint's weight.
+fn weights(n: usize) -> [EndpointSet; 2] {
+    let set = common::set(n);
+    [set.with(common::endpoint(n / 2).with_weight(2)), set]
+}
 
 /// Two sets that differ in one endpoint.
 fn pair(n: usize, first_weight: u32) -> [EndpointSet; 2] {
@@ -51,6 +58,26 @@ fn apply(c: &mut Criterion) {
         }
         group.finish();
     }
+}
+
+fn apply_key(c: &mut Criterion) {
+    let mut group = c.benchmark_group("apply_key");
+    group.sample_size(20);
+    for strategy in ["ring_hash", "maglev"] {
+        for n in SIZES {
+            let (_balancer, mut updater) = common::balancer(strategy, n, false);
+            let sets = weights(n);
+            updater.apply(sets[1].clone());
+            let mut turn = 0;
+            group.bench_function(BenchmarkId::new(strategy, n), |b| {
+                b.iter(|| {
+                    updater.apply(sets[turn].clone());
+                    turn = 1 - turn;
+                });
+            });
+        }
+    }
+    group.finish();
 }
 
 fn apply_everything(c: &mut Criterion) {
@@ -99,6 +126,7 @@ criterion_group!(
     common::floors,
     clone_floor,
     apply,
+    apply_key,
     apply_everything,
     next
 );

@@ -86,6 +86,9 @@ fn read(path: &Path, keys: &[Vec<u8>]) -> Golden {
     golden
 }
 
+/// Weights, and hosts with theirs.
+type Localities<'a> = Vec<(u32, Vec<(&'a str, u32)>)>;
+
 impl Golden {
     fn option(&self, name: &str) -> Option<&str> {
         self.options.get(name).map(String::as_str)
@@ -107,6 +110,24 @@ impl Golden {
         self.hosts
             .iter()
             .map(|host| (host.name.as_str(), if host.up { host.weight } else { 0 }))
+    }
+
+    /// The weight of each locality, and its hosts, which say where they are and come in order.
+    fn localities(&self) -> Option<Localities<'_>> {
+        let weights = self.option("localities")?.split(' ');
+        let mut localities: Localities<'_> = weights
+            .map(|weight| (weight.parse().unwrap(), Vec::new()))
+            .collect();
+        for (host, named) in self.hosts.iter().zip(self.hosts_that_are_up()) {
+            let at: usize = host.extra.strip_prefix("locality=")?.parse().unwrap();
+            assert!(
+                localities[at + 1..]
+                    .iter()
+                    .all(|(_, hosts)| hosts.is_empty())
+            );
+            localities[at].1.push(named);
+        }
+        Some(localities)
     }
 
     fn is_up(&self, node: u32) -> bool {
@@ -161,7 +182,10 @@ fn answers_of(golden: Golden) -> Result<Answer, TableError> {
             if kind == "grpc-ring" {
                 builder = builder.capped_as_in_grpc();
             }
-            let ring = builder.build(golden.hosts_that_are_up())?;
+            let ring = match golden.localities() {
+                Some(localities) => builder.build_by_locality(localities)?,
+                None => builder.build(golden.hosts_that_are_up())?,
+            };
             match kind {
                 "envoy-ring-order" => in_order(ring, EnvoyRing::key_hash),
                 _ => first(ring, EnvoyRing::key_hash),
@@ -169,7 +193,10 @@ fn answers_of(golden: Golden) -> Result<Answer, TableError> {
         }
         kind @ ("envoy-maglev" | "envoy-maglev-order") => {
             let size = golden.number("table_size", 65_537);
-            let table = EnvoyMaglev::with_table_size(size, golden.hosts_that_are_up())?;
+            let table = match golden.localities() {
+                Some(localities) => EnvoyMaglev::by_locality(size, localities)?,
+                None => EnvoyMaglev::with_table_size(size, golden.hosts_that_are_up())?,
+            };
             match kind {
                 "envoy-maglev-order" => in_order(table, EnvoyMaglev::key_hash),
                 _ => first(table, EnvoyMaglev::key_hash),
@@ -194,6 +221,7 @@ fn answers_of(golden: Golden) -> Result<Answer, TableError> {
             })
         }
         "ketama" => first(KetamaRing::new(golden.hosts())?, KetamaRing::key_hash),
+        "libketama" => first(KetamaRing::libketama(golden.hosts())?, KetamaRing::key_hash),
         other => panic!("no such table: {other}"),
     })
 }
@@ -279,7 +307,7 @@ fn nginx() {
 
 #[test]
 fn envoy_ring() {
-    agree_with("envoy-ring-", 16);
+    agree_with("envoy-ring-", 20);
 }
 
 #[test]
@@ -289,7 +317,7 @@ fn envoy_murmur() {
 
 #[test]
 fn envoy_maglev() {
-    agree_with("envoy-maglev-", 15);
+    agree_with("envoy-maglev-", 19);
 }
 
 #[test]
@@ -305,4 +333,9 @@ fn grpc_ring_hash() {
 #[test]
 fn libmemcached_ketama() {
     agree_with("ketama-", 11);
+}
+
+#[test]
+fn original_libketama() {
+    agree_with("libketama-", 10);
 }

@@ -108,7 +108,21 @@ proptest! {
     }
 
     #[test]
-    fn capacities_suffice(epsilon: f64, weights in vec(any::<u32>(), 1..9), load: u64) {
+    fn maglev_needs_a_slot_for_each_node(
+        size in prop::sample::select(vec![3u64, 5, 7, 11, 13]), count in 1..30u64,
+    ) {
+        let built = Maglev::with_size(size, (0..count).map(|node| (node.to_string(), 1)));
+        if count > size {
+            let refused = TableError::TooManyNodes { nodes: count, limit: size };
+            prop_assert_eq!(built.unwrap_err(), refused);
+        } else {
+            prop_assert!(built.is_ok());
+        }
+    }
+
+    /// NaN and the infinities included.
+    #[test]
+    fn capacities_suffice(epsilon in prop::num::f64::ANY, weights in vec(any::<u32>(), 1..9), load: u64) {
         let bound = BoundedLoad::new(epsilon);
         let total = weights.iter().map(|&weight| u64::from(weight)).sum::<u64>();
         let room: u128 = weights

@@ -73,6 +73,21 @@ fn agrees_with_the_sorted_list_when_large() {
     assert!(grown.with_node_removed(index).unwrap() == ring);
 }
 
+/// At the fewest lines that do without low bits, too, which once were kept for ever.
+#[test]
+fn a_large_ring_that_shrinks_gives_its_memory_back() {
+    let builder = HashRing::builder().vnodes(10_240);
+    let mut ring = builder.build(equal(64)).unwrap();
+    assert_eq!(ring.points().count(), 655_360);
+    for node in (20..64).rev() {
+        ring = ring.with_node_removed(node).unwrap();
+    }
+    let fresh = builder.build(equal(20)).unwrap();
+    assert!(ring == fresh);
+    let (shrunk, fresh) = (ring.heap_bytes(), fresh.heap_bytes());
+    assert!(shrunk < 2 * fresh, "{shrunk} bytes, {fresh} afresh");
+}
+
 #[test]
 fn changes_equal_a_fresh_build() {
     for count in [1, 2, 12, 40, 300] {

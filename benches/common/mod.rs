@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use criterion::Criterion;
 use waypost::strategy::{
-    Adaptive, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Prequal, Random, RingHash,
+    Adaptive, BlockHrw, LeastConn, LoadWeighted, Maglev, P2c, PickFirst, Prequal, Random, RingHash,
     RoundRobin, SmoothWeighted, Strategy,
 };
 use waypost::{Balancer, Endpoint, EndpointSet, Updater};
@@ -29,6 +29,7 @@ pub(crate) fn strategy(name: &str) -> Arc<dyn Strategy> {
         "ring_hash" => Arc::new(RingHash::new()),
         "ring_hash_bounded" => Arc::new(RingHash::new().bounded(1.25).expect("it is a bound")),
         "maglev" => Arc::new(Maglev::new()),
+        "block_hrw" => Arc::new(BlockHrw::new()),
         other => panic!("no strategy is called {other}"),
     }
 }

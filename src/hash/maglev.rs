@@ -25,7 +25,7 @@
 
 use super::compact::Compact;
 use super::key::{mix, scale};
-use super::nodes::{self, Node};
+use super::nodes::{self, Node, Nodes};
 use super::{Table, TableError, key_hash};
 
 /// A Maglev table. See the [module](self).
@@ -154,20 +154,21 @@ struct Claim {
     credit: u64,
 }
 
-fn fill(size: u64, nodes: &[Node]) -> Compact {
-    let heaviest = nodes.iter().map(|node| node.weight).max().unwrap_or(0);
+fn fill(size: u64, nodes: &Nodes) -> Compact {
+    let weights = nodes.iter().flatten().map(|node| node.weight);
+    let heaviest = weights.max().unwrap_or(0);
     let claim = |index: u32| {
-        let node = &nodes[index as usize];
-        Claim {
+        let Node { hash, weight, .. } = nodes.get(index as usize)?;
+        Some(Claim {
             node: index,
-            next: scale(mix(node.hash, 0), size) as u32,
-            skip: 1 + scale(mix(node.hash, 1), size - 1) as u32,
-            weight: node.weight.into(),
+            next: scale(mix(hash, 0), size) as u32,
+            skip: 1 + scale(mix(hash, 1), size - 1) as u32,
+            weight: weight.into(),
             credit: 0,
-        }
+        })
     };
     let order = nodes::by_name_hash(nodes);
-    let mut claims: Vec<Claim> = order.into_iter().map(claim).collect();
+    let mut claims: Vec<Claim> = order.into_iter().filter_map(claim).collect();
     claims.retain(|claim| claim.weight > 0);
 
     let mut slots = Compact::new(size as usize, nodes.len());

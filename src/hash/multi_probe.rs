@@ -72,18 +72,19 @@ impl MultiProbe {
         nodes: impl IntoIterator<Item = (S, u32)>,
     ) -> Result<Self, TableError> {
         let nodes = nodes::collect(nodes, Self::MAX_POINTS)?;
-        let count: u64 = nodes.iter().map(|node| u64::from(node.weight)).sum();
+        let weights = nodes.iter().flatten().map(|node| u64::from(node.weight));
+        let count: u64 = weights.sum();
         if count > Self::MAX_POINTS {
             let (points, limit) = (count, Self::MAX_POINTS);
             return Err(TableError::TooManyPoints { points, limit });
         }
         let mut points = Vec::with_capacity(count as usize);
-        for (index, node) in (0..).zip(&nodes) {
+        for (index, node) in (0..).zip(nodes.iter().flatten()) {
             points.extend((0..node.weight).map(|r| (mix(node.hash, r.into()), index)));
         }
         points.sort_unstable_by(|a, b| {
-            let name = |index: u32| &nodes[index as usize].name;
-            a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1)))
+            let name = |index: u32| nodes.get(index as usize).map(|node| node.name);
+            a.0.cmp(&b.0).then_with(|| name(a.1).cmp(&name(b.1)))
         });
         let mut starts = Vec::with_capacity(points.len());
         for slice in 0..points.len() as u64 {

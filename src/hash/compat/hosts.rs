@@ -64,6 +64,11 @@ impl Hosts {
         self.weights.iter().map(|&weight| u64::from(weight)).sum()
     }
 
+    /// The weights by index.
+    pub(super) fn weights(&self) -> &[u32] {
+        &self.weights
+    }
+
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }

@@ -1,4 +1,4 @@
-//! libmemcached: weighted ketama, `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED`.
+//! libmemcached's weighted ketama, `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED`, and the original libketama.
 //!
 //! Every host has up to 40 MD5 digests, fewer or more by its share of the weight, and each digest is
 //! four points. A key belongs to the first point at the start of its own MD5 or after it. Clients of
@@ -24,7 +24,8 @@
 //!
 //! - The port 11211 isn't hashed by libmemcached: `10.0.0.1:11211` and `10.0.0.1` are the same string
 //!   there and here.
-//! - What is proven is libmemcached's weighted mode, nothing else.
+//! - [`KetamaRing::libketama`] is the library that Last.fm published in 2007: it hashes every port, and
+//!   rounds shares in another precision. It takes strings of up to 23 bytes.
 //! - A host whose share is below a fortieth of the mean has no points, as in libmemcached.
 //! - libmemcached's unweighted `KETAMA` and its `spy` variant have other points and are not here.
 
@@ -59,15 +60,51 @@ impl KetamaRing {
     pub fn new<S: AsRef<str>>(
         hosts: impl IntoIterator<Item = (S, u32)>,
     ) -> Result<Self, TableError> {
+        // libmemcached computes in single precision, in this order.
+        Self::build(hosts, |name, share, live| {
+            let digests = share * (4.0 * DIGESTS) / 4.0 * live;
+            (name.strip_suffix(DEFAULT_PORT).unwrap_or(name), digests)
+        })
+    }
+
+    /// Builds the ring of the original libketama, whose weights are the servers' memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use waypost::hash::compat::ketama::KetamaRing;
+    ///
+    /// let ring = KetamaRing::libketama([("10.0.0.1:11211", 600), ("10.0.0.2:11211", 300)])?;
+    /// assert!(ring.lookup_key(b"user-7").is_some());
+    /// # Ok::<(), waypost::hash::TableError>(())
+    /// ```
+    pub fn libketama<S: AsRef<str>>(
+        hosts: impl IntoIterator<Item = (S, u32)>,
+    ) -> Result<Self, TableError> {
+        // The share is of single precision, and the constant of double.
+        Self::build(hosts, |name, share, live| {
+            let digests = f64::from(share) * f64::from(DIGESTS) * f64::from(live);
+            (name, digests as f32)
+        })
+    }
+
+    /// `digests` tells, of a host's string, its share and the number of hosts, what is hashed of it
+    /// and how often, not rounded yet.
+    fn build<S: AsRef<str>>(
+        hosts: impl IntoIterator<Item = (S, u32)>,
+        digests: impl Fn(&str, f32, f32) -> (&str, f32),
+    ) -> Result<Self, TableError> {
         let hosts = Hosts::collect(hosts)?;
         let live = hosts.placed().count();
         let mut points = Vec::with_capacity(points_within_limit(live as u64 * 160)?);
-        // libmemcached computes in single precision, in this order.
         let total = hosts.total_weight() as f32;
         for (node, name, weight) in hosts.placed() {
-            let digests = (weight as f32 / total * (4.0 * DIGESTS) / 4.0 * live as f32).floor();
-            let name = name.strip_suffix(DEFAULT_PORT).unwrap_or(name);
-            for number in 0..digests as u32 {
+            let (name, digests) = digests(name, weight as f32 / total, live as f32);
+            for number in 0..digests.floor() as u32 {
                 let digest = md5(format!("{name}-{number}").as_bytes());
                 let places = digest.as_chunks::<4>().0.iter();
                 points.extend(places.map(|place| (u32::from_le_bytes(*place), node)));
@@ -140,9 +177,11 @@ mod tests {
     fn some_host_always_has_points() {
         for weight in [1, 3, u32::MAX - 1, u32::MAX] {
             for count in [1, 2, 3, 7, 100] {
-                let ring =
-                    KetamaRing::new((0..count).map(|i| (format!("h{i}:1"), weight))).unwrap();
-                assert!(ring.points.len() >= 150 * count, "{weight}, {count}");
+                let hosts = || (0..count).map(|i| (format!("h{i}:1"), weight));
+                for ring in [KetamaRing::new(hosts()), KetamaRing::libketama(hosts())] {
+                    let points = ring.unwrap().points.len();
+                    assert!(points >= 150 * count, "{weight}, {count}");
+                }
             }
         }
     }

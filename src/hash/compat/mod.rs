@@ -25,6 +25,7 @@
 //! | gRPC | `ring_hash_experimental` | [`EnvoyRing`](envoy::EnvoyRing), [capped](envoy::EnvoyRingBuilder::capped_as_in_grpc) |
 //! | HAProxy | `hash-type consistent` | [`HaproxyRing`](haproxy::HaproxyRing) |
 //! | libmemcached | weighted ketama | [`KetamaRing`](ketama::KetamaRing) |
+//! | libketama | | [`KetamaRing::libketama`](ketama::KetamaRing::libketama) |
 //!
 //! All are a [`Table`](super::Table), so whatever takes one takes these. Each module says what its
 //! proxy hashes, what it does when a server is down, and what no table can match.
@@ -47,7 +48,7 @@
 //! # How it is proven
 //!
 //! `tests/golden/` holds tables of answers that the real servers gave: nginx 1.22, Envoy 1.40,
-//! HAProxy 2.6 and 3.0, gRPC 1.85 and libmemcached 1.1, all on x86-64, for up to 100 hosts, mixed
+//! HAProxy 2.6 and 3.0, gRPC 1.85, libmemcached 1.1 and libketama, all on x86-64, for up to 100 hosts, mixed
 //! weights, other orders, odd strings, hosts down and gone, and the order of retries.
 //! `tests/hash_compat.rs` asks every one of them, and `tests/golden/generate.sh` writes them anew.
 

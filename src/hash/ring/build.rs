@@ -1,20 +1,20 @@
 //! A fresh ring in two passes over the points, without a comparison sort.
 //!
 //! Points are uniform by construction, so their top bits sort them: the first pass scatters them to
-//! groups of 512 lines (a group's points fit the L1 cache), the second scatters each group to its
-//! lines and sorts each line by ranks. Groups go from last to first, since a line ends with the
-//! owner of the next one's first point.
+//! groups of 256 lines, the second scatters each group to its lines and sorts each line by ranks, a
+//! chunk at a time. Groups go from last to first, since a line ends with the owner of the next
+//! one's first point.
 
 use std::sync::Arc;
 
 use super::chunk::{CHUNK, Chunk, Point};
-use super::line::{Id, KEY_BITS, LOW_BITS, Lane, Line, STAGED, low_of};
+use super::line::{Id, KEY_BITS, LOW_BITS, Line, STAGED, TOP, UNUSED, key_of, low_of, residual_of};
 use super::lines::{Lines, place};
 use super::nodes::Nodes;
 use crate::hash::key::mix;
 
-/// Lines in a group: so many that the groups of 1.6 million points (333) have each a cache line of
-/// the L1 to be written to, and so few that a group's lines nearly fit it while they are sorted.
+/// Lines in a group: so many that the groups of 1.6 million points (625) have each a cache line of
+/// the L1 to be written to, and so few that a group's lines (32 KiB) fit it while they are sorted.
 const GROUP: usize = 1 << GROUP_BITS;
 const GROUP_BITS: u32 = 8;
 
@@ -39,14 +39,17 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
         let mut used = (lines - 1) as usize % GROUP + 1;
         // A group's memory is given back before its chunks are made, which often get it.
         while let Some(group) = groups.pop() {
-            stage.fill::<I, M, LOW>(group);
+            stage.fill::<I, M, LOW>(&group);
+            drop(group);
             for first in (0..used).step_by(CHUNK).rev() {
-                let mut chunk = Chunk::new();
+                let mut shared = Arc::new(Chunk::new());
+                let chunk = Arc::make_mut(&mut shared);
+                stage.rank::<I, M, LOW>(first);
                 for at in (0..CHUNK).rev() {
-                    stage.write(first + at, &mut chunk, at, head, nodes);
+                    stage.write(first + at, chunk, at, head, nodes);
                     head = chunk.lines[at].head();
                 }
-                chunks.push(Arc::new(chunk));
+                chunks.push(shared);
             }
             used = GROUP;
         }
@@ -65,73 +68,127 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
 
     /// The points by group of lines, each in a word: from below, its node, the low bits of its key
     /// if they are used, its residual, its line.
+    #[inline(never)]
     fn scatter(sources: &[Source], points: u64, lines: u64) -> Vec<Vec<u64>> {
         // 8 standard deviations more than the mean: only names chosen to collide make a group grow.
         let mean = points as f64 * GROUP as f64 / lines as f64;
         let room = (mean + 8.0 * mean.sqrt()) as usize + 32;
         let groups = lines.div_ceil(GROUP as u64);
         let mut groups: Vec<Vec<u64>> = (0..groups).map(|_| Vec::with_capacity(room)).collect();
-        for source in sources {
-            for index in 0..source.points {
-                let place = place(mix(source.hash, index.into()), lines);
-                let group = (place >> (KEY_BITS + GROUP_BITS)) as usize;
+        for &Source { node, hash, points } in sources {
+            let word = |number: u32| {
+                let place = place(mix(hash, number.into()), lines);
                 // The bits of the group are not needed, and may be shifted out.
-                groups[group].push(place >> Self::UNUSED << I::BITS | u64::from(source.node));
+                let word = place >> Self::UNUSED << I::BITS | u64::from(node);
+                ((place >> (KEY_BITS + GROUP_BITS)) as usize, word)
+            };
+            let mut numbers = 0..points;
+            // A group that is full is left to the outer loop: the inner one would save registers
+            // for a call.
+            while let Some(number) = numbers.find(|&number| {
+                let (group, word) = word(number);
+                let group = &mut groups[group];
+                let full = group.len() == group.capacity();
+                if !full {
+                    group.push(word);
+                }
+                full
+            }) {
+                let (group, word) = word(number);
+                groups[group].push(word);
             }
         }
         groups
+    }
+
+    /// The point of such a word.
+    fn point_of(word: u64) -> Point {
+        let low = if LOW == 0 {
+            0
+        } else {
+            low_of((word >> I::BITS) as u32)
+        };
+        Point {
+            key: key_of(residual_of(word >> Self::RESIDUAL_AT), low),
+            node: I::new(word as u32).get(),
+        }
     }
 }
 
 /// The lines of one group while they are filled.
 struct Stage {
-    lanes: Box<[[Lane; STAGED]; GROUP]>,
-    /// The low half of each point's word, which has its node and the low bits of its key.
-    words: Box<[[u32; STAGED]; GROUP]>,
-    /// Where in all lanes a line's next point goes.
+    /// The points' words by line, in no order, and [`UNUSED`] past the last one.
+    words: Box<[[u64; STAGED]; GROUP]>,
+    /// Where in all words a line's next point goes.
     ends: Box<[u16; GROUP]>,
+    /// The lanes of one chunk's points; signed, since baseline x86-64 compares no unsigned words in
+    /// vectors.
+    lanes: [[i16; STAGED]; CHUNK],
+    /// And where in their lines they belong.
+    ranks: [[u16; STAGED]; CHUNK],
     /// Points that their lines have no room for.
-    excess: Vec<(usize, Point)>,
+    excess: Vec<(usize, u64)>,
 }
 
 impl Stage {
     fn new() -> Self {
+        let words = vec![[UNUSED; STAGED]; GROUP].try_into();
         Self {
-            lanes: Box::new([[Lane::default(); STAGED]; GROUP]),
-            words: Box::new([[0; STAGED]; GROUP]),
+            words: words.expect("as many lines as a group has"),
             ends: Box::new([0; GROUP]),
+            lanes: [[0; STAGED]; CHUNK],
+            ranks: [[0; STAGED]; CHUNK],
             excess: Vec::new(),
         }
     }
 
-    fn fill<I: Id, const M: usize, const LOW: usize>(&mut self, points: Vec<u64>) {
-        self.lanes.fill([Lane::default(); STAGED]);
+    /// Takes the points of a group.
+    fn fill<I: Id, const M: usize, const LOW: usize>(&mut self, points: &[u64]) {
+        self.words.fill([UNUSED; STAGED]);
         for (end, first) in self.ends.iter_mut().zip((0..).step_by(STAGED)) {
             *end = first;
         }
         self.excess.clear();
-        let (lanes, words) = (self.lanes.as_flattened_mut(), self.words.as_flattened_mut());
-        for point in points {
+        // Taken apart, so that no pointer is read again for each point.
+        let (words, ends) = (self.words.as_flattened_mut(), &mut *self.ends);
+        let mut points = points.iter();
+        while let Some(full) = points.find_map(|&point| {
             // The remainders spare the bounds' checks.
             let at = (point >> Lines::<I, M, LOW>::LINE_AT) as usize % GROUP;
-            let lane = Lane::new(point >> Lines::<I, M, LOW>::RESIDUAL_AT);
-            let end = usize::from(self.ends[at]) % (GROUP * STAGED);
+            let end = usize::from(ends[at]) % (GROUP * STAGED);
             if end % STAGED == Line::<I, M>::ROOM {
-                let point = Self::point::<I, LOW>(lane, point as u32);
-                self.excess.push((at, point));
-                continue;
+                return Some((at, point));
             }
-            lanes[end] = lane;
-            words[end] = point as u32;
-            self.ends[at] += 1;
+            words[end] = point;
+            ends[at] += 1;
+            None
+        }) {
+            self.excess.push(full);
         }
     }
 
-    fn point<I: Id, const LOW: usize>(lane: Lane, word: u32) -> Point {
-        let low = if LOW == 0 { 0 } else { low_of(word >> I::BITS) };
-        Point {
-            key: lane.key(low),
-            node: I::new(word).get(),
+    /// Ranks the points of the lines of a chunk.
+    ///
+    /// A point's rank is how many lanes are above its own. One lane at a time is compared with all
+    /// others, and the compiler makes vector code of it, which it does not where ranks are used at
+    /// once: hence a pass of its own. Lanes past the last point are 0, have therefore the number of
+    /// points as rank, and are handled like the others: going only so far as there are points would
+    /// mispredict a branch in each line, which takes longer.
+    fn rank<I: Id, const M: usize, const LOW: usize>(&mut self, first: usize) {
+        let staged = first..first + CHUNK;
+        for (words, lanes) in self.words[staged].iter().zip(&mut self.lanes) {
+            *lanes = words.map(|word| {
+                (TOP - residual_of(word >> Lines::<I, M, LOW>::RESIDUAL_AT)).cast_signed()
+            });
+        }
+        for (lanes, ranks) in self.lanes.iter().zip(&mut self.ranks) {
+            let mut sums = [0u16; STAGED];
+            for &lane in lanes.iter().take(Line::<I, M>::ROOM) {
+                for (sum, &other) in sums.iter_mut().zip(lanes) {
+                    *sum += u16::from(lane > other);
+                }
+            }
+            *ranks = sums;
         }
     }
 
@@ -146,15 +203,27 @@ impl Stage {
         nodes: &Nodes,
     ) {
         let count = usize::from(self.ends[staged]) % STAGED;
-        let (lanes, words) = (&self.lanes[staged], &self.words[staged]);
-        if !chunk.fill(at, (lanes, words), count, successor) {
-            for (&lane, &word) in lanes.iter().zip(words).take(count) {
-                chunk.insert(at, Self::point::<I, LOW>(lane, word), nodes);
+        let words = &self.words[staged];
+        // Distinct lanes have the ranks 0, 1, 2, … and the unused ones all the rank `count`; equal
+        // ones share the lowest, and it takes more than lanes to put them in order.
+        let sum: u16 = self.ranks[at].iter().sum();
+        let distinct = count * count.saturating_sub(1) / 2 + (STAGED - count) * count;
+        if usize::from(sum) == distinct {
+            chunk.fill(
+                at,
+                (words, &self.lanes[at], &self.ranks[at]),
+                count,
+                successor,
+            );
+        } else {
+            chunk.lines[at] = Line::new(successor);
+            for &word in words.iter().take(count) {
+                chunk.insert(at, Lines::<I, M, LOW>::point_of(word), nodes);
             }
         }
         if count == Line::<I, M>::ROOM {
-            for (_, point) in self.excess.iter().filter(|(of, _)| *of == staged) {
-                chunk.insert(at, *point, nodes);
+            for (_, word) in self.excess.iter().filter(|(of, _)| *of == staged) {
+                chunk.insert(at, Lines::<I, M, LOW>::point_of(*word), nodes);
             }
         }
     }
@@ -163,7 +232,7 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::nodes::Node;
+    use crate::hash::nodes::collect;
 
     type Fine = Lines<u16, 16, 15>;
 
@@ -199,7 +268,8 @@ mod tests {
         assert_eq!((sizes[1], sizes.iter().sum()), (30_000, 30_000));
 
         // The ring has them all, in order, and the lines that are too full say so.
-        let names: Nodes = (0..points).map(|i| Node::new(&i.to_string(), 1)).collect();
+        let names = collect((0..points).map(|i| (i.to_string(), 1)), u64::MAX).expect("good nodes");
+        let names = Nodes::from(&names);
         let ring = Fine::build(&sources, &names);
         let mut found: Vec<(u64, u32)> = Vec::new();
         for line in 0..lines as usize {

@@ -15,7 +15,7 @@ impl HashRing {
     /// weight 9 to 10, one in ten of its keys come newly, and nothing else changes. A weight of 0
     /// takes all its points away and keeps the index; a ring left without points finds nothing.
     ///
-    /// O(points of the node + points / 160): it copies the 16-line chunks with changed points, and
+    /// O(points of the node + points / 320): it copies the 32-line chunks with changed points, and
     /// shares the others.
     ///
     /// # Errors
@@ -34,13 +34,8 @@ impl HashRing {
     /// ```
     pub fn with_node_changed(&self, node: u32, weight: u32) -> Result<Self, TableError> {
         let old = self.node(node).ok_or(TableError::UnknownNode { node })?;
-        let mut nodes = self.nodes.clone();
-        let changed = Node {
-            weight,
-            ..old.clone()
-        };
-        nodes.set(node as usize, Some(changed));
-        self.edited(node, nodes)
+        let changed = Some(Node { weight, ..old });
+        self.edited(node, self.nodes.with(node as usize, changed))
     }
 
     /// This ring with one more node, and the index it got: that of the first node removed earlier
@@ -66,7 +61,7 @@ impl HashRing {
     /// ```
     pub fn with_node_added(&self, name: &str, weight: u32) -> Result<(Self, u32), TableError> {
         let added = Node::new(name, weight);
-        let twin = |node: &Node| node.hash == added.hash && node.name == added.name;
+        let twin = |node: Node| node.hash == added.hash && node.name == added.name;
         if self.nodes.iter().flatten().any(twin) {
             let name = name.to_owned();
             return Err(TableError::DuplicateNode { name });
@@ -77,8 +72,7 @@ impl HashRing {
             let (nodes, limit) = (index as u64 + 1, U24::LIMIT);
             return Err(TableError::TooManyNodes { nodes, limit });
         }
-        let mut nodes = self.nodes.clone();
-        nodes.set(index, Some(added));
+        let nodes = self.nodes.with(index, Some(added));
         let index = index as u32;
         Ok((self.edited(index, nodes)?, index))
     }
@@ -103,15 +97,13 @@ impl HashRing {
     /// ```
     pub fn with_node_removed(&self, node: u32) -> Result<Self, TableError> {
         self.node(node).ok_or(TableError::UnknownNode { node })?;
-        let mut nodes = self.nodes.clone();
-        nodes.set(node as usize, None);
-        self.edited(node, nodes)
+        self.edited(node, self.nodes.with(node as usize, None))
     }
 
     /// The ring with the points that `node` has in `nodes`; the others there are as before.
     fn edited(&self, node: u32, nodes: Nodes) -> Result<Self, TableError> {
         let (old, new) = (self.node(node), nodes.get(node));
-        let points_of = |node: Option<&Node>| node.map_or(0, |n| self.settings.points_of(n.weight));
+        let points_of = |node: Option<Node>| node.map_or(0, |n| self.settings.points_of(n.weight));
         let (before, after) = (points_of(old), points_of(new));
         let points = (self.points - before).saturating_add(after);
         self.settings.admit(points)?;

@@ -19,7 +19,7 @@
 //! of each lane of a sum tells, four lanes to a word, and no lane ever carries into the next.
 
 /// The residual that no key is behind: lanes are differences to it.
-const TOP: u16 = (1 << RESIDUAL_BITS) - 1;
+pub(super) const TOP: u16 = (1 << RESIDUAL_BITS) - 1;
 const RESIDUAL_BITS: u32 = 15;
 
 /// The bits of a key in a line: its residual and the low ones.
@@ -89,12 +89,11 @@ impl<I: Id, const M: usize> Line<I, M> {
         }
     }
 
-    /// The owner of the first point at or after `key`; `None` if the chunk must decide: the key
-    /// equals a point's as far as the line knows, or is behind all points of a full line, of which
+    /// The owner of the first point at or after a key with this residual; `None` if the chunk must
+    /// decide: a point has the same residual, or all points of a full line are before the key, and
     /// the chunk may have more.
     #[inline]
-    pub(super) fn owner(&self, key: u32) -> Option<I> {
-        let residual = residual(key);
+    pub(super) fn owner(&self, residual: u16) -> Option<I> {
         let rank = self.rank(residual);
         let decided = rank < Self::ROOM && self.lanes[rank] + residual != TOP;
         decided.then(|| self.nodes[rank])
@@ -165,77 +164,40 @@ impl<I: Id, const M: usize> Line<I, M> {
         self.lanes[Self::ROOM] -= 1;
     }
 
-    /// Fills an empty line with the first `count` points, which are in no order. A word has the
-    /// point's node in its low bits and its low bits, which go to `low`, above them. Returns false,
-    /// with the line still empty, if two lanes are equal: they take more than residuals to be put
-    /// in order.
-    ///
-    /// A point's rank is how many lanes are above its own. One lane at a time is compared with all
-    /// others, and the compiler makes vector code of it. Lanes past `count` are 0, have therefore
-    /// the rank `count`, and are handled like the others: going only so far as there are points
-    /// would mispredict a branch in each line, which takes longer.
+    /// Fills an empty line with the first `count` of the words, whose lanes and ranks these are. A
+    /// word has the point's node in its low bits and its low bits, which go to `low`, above them.
     #[inline]
     pub(super) fn fill<const LOW: usize>(
         &mut self,
-        (lanes, words): (&[Lane; STAGED], &[u32; STAGED]),
+        (words, lanes, ranks): (&[u64; STAGED], &[i16; STAGED], &[u16; STAGED]),
         count: usize,
         low: &mut [u16; LOW],
-    ) -> bool {
-        let mut ranks = [0u16; STAGED];
-        for &lane in lanes.iter().take(Self::ROOM) {
-            for (rank, &other) in ranks.iter_mut().zip(lanes) {
-                *rank += u16::from(lane.0 > other.0);
-            }
-        }
-        // Distinct lanes have the ranks 0, 1, 2, … and the unused ones all the rank `count`;
-        // equal ones share the lowest.
-        let sum: u16 = ranks.iter().sum();
-        let distinct = count * count.saturating_sub(1) / 2 + (STAGED - count) * count;
-        if usize::from(sum) != distinct {
-            return false;
-        }
-        // In place: a line that is written by words and copied by vectors at once stalls.
+    ) {
         let successor = self.successor();
         for ((&rank, lane), &word) in ranks.iter().zip(lanes).zip(words).take(Self::ROOM) {
             // The remainder spares the bounds' checks.
             let rank = usize::from(rank) % M;
-            self.lanes[rank] = lane.0.cast_unsigned();
-            self.nodes[rank] = I::new(word);
+            self.lanes[rank] = lane.cast_unsigned();
+            self.nodes[rank] = I::new(word as u32);
             if let Some(low) = low.get_mut(rank) {
-                *low = low_of(word >> I::BITS);
+                *low = (word >> I::BITS) as u16;
             }
         }
         self.nodes[count % M] = successor;
         self.lanes[Self::ROOM] = count as u16;
-        true
     }
 }
 
-/// Places for the points of a line while they are put in order: at least its lanes.
+/// Words of the points of a line while they are put in order: at least its lanes.
 pub(super) const STAGED: usize = 16;
 
-/// A lane that is yet to be put in order; signed, since baseline x86-64 compares no unsigned words
-/// in vectors.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Lane(i16);
+/// The word of no point: it has the greatest residual, whose lane is 0.
+pub(super) const UNUSED: u64 = u64::MAX;
 
-impl Lane {
-    /// Of bits whose low ones are a residual.
-    #[inline]
-    pub(super) fn new(residual: u64) -> Self {
-        Self((!residual as u16 & TOP).cast_signed())
-    }
-
-    /// The key it was made of, given its low bits.
-    pub(super) fn key(self, low: u16) -> u32 {
-        key_of(TOP - self.0.cast_unsigned(), low)
-    }
-}
-
-/// A key of its two parts.
+/// A key of its two parts; bits of `low` above its own do not count.
 #[inline]
 pub(super) fn key_of(residual: u16, low: u16) -> u32 {
-    u32::from(residual) << LOW_BITS | u32::from(low)
+    u32::from(residual) << LOW_BITS | u32::from(low_of(low.into()))
 }
 
 /// The low bits of a key.
@@ -247,5 +209,11 @@ pub(super) fn low_of(key: u32) -> u16 {
 /// The part of a key that a line knows.
 #[inline]
 pub(super) fn residual(key: u32) -> u16 {
-    (key >> LOW_BITS) as u16 & TOP
+    residual_of((key >> LOW_BITS).into())
+}
+
+/// The residual in the low bits of a word.
+#[inline]
+pub(super) fn residual_of(word: u64) -> u16 {
+    word as u16 & TOP
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::chunk::{CHUNK, Chunk, Point};
-use super::line::{Id, KEY_BITS, LOW_BITS, Line};
+use super::line::{Id, KEY_BITS, LOW_BITS, Line, residual};
 
 /// The circle has 2^31 positions; ties beyond that are broken by name.
 const POSITION_BITS: u32 = 31;
@@ -28,6 +28,14 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// The fewest lines.
     const LEAST: u64 = if LOW == 0 { COARSE_LINES } else { MIN_LINES };
 
+    /// Where fewer points make no fresh build smaller. None where low bits are left out for there
+    /// being so many lines: with fewer points a fresh build has fewer lines, and the low bits.
+    const FLOOR: u64 = if LOW == 0 && I::LIMIT <= u16::LIMIT {
+        0
+    } else {
+        Self::LEAST
+    };
+
     /// How many lines a fresh build has for so many points.
     pub(super) fn lines_for(points: u64) -> u64 {
         let chunk = CHUNK as u64;
@@ -37,7 +45,7 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// Whether so many points still fit the number of lines: up to a fifth more, down to half.
     pub(super) fn suits(&self, points: u64) -> bool {
         let fresh = self.chunks.len() as u64 * Self::LOAD;
-        let sparse = self.lines() > Self::LEAST && points < fresh / 2;
+        let sparse = self.lines() > Self::FLOOR && points < fresh / 2;
         points <= fresh + fresh / 5 && !sparse
     }
 
@@ -48,17 +56,18 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
     /// The owner of a hash. The ring has at least one point.
     #[inline]
     pub(super) fn owner(&self, hash: u64) -> u32 {
-        let (line, key) = self.place(hash);
-        match self.line(line).owner(key) {
+        let place = place(hash, self.lines());
+        match self.line(line_of(place)).owner(residual(place as u32)) {
             Some(id) => id.get(),
-            None => self.exact_owner(line, key),
+            None => self.exact_owner(hash),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn exact_owner(&self, line: usize, key: u32) -> u32 {
-        match self.point(line, self.rank(line, key)) {
+    fn exact_owner(&self, hash: u64) -> u32 {
+        let (line, rank) = self.locate(hash);
+        match self.point(line, rank) {
             Some(point) => point.node,
             None => self.line(line).successor().get(),
         }
@@ -80,7 +89,8 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
 
     /// The line and the rank of the first point at or after a hash; the rank can be past the end.
     pub(super) fn locate(&self, hash: u64) -> (usize, usize) {
-        let (line, key) = self.place(hash);
+        let place = place(hash, self.lines());
+        let (line, key) = (line_of(place), Self::key_of(place));
         (line, self.rank(line, key))
     }
 
@@ -120,12 +130,6 @@ impl<I: Id, const M: usize, const LOW: usize> Lines<I, M, LOW> {
                 return;
             }
         }
-    }
-
-    #[inline]
-    fn place(&self, hash: u64) -> (usize, u32) {
-        let place = place(hash, self.lines());
-        (line_of(place), Self::key_of(place))
     }
 
     /// The key within its line of a place.

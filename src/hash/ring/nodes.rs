@@ -4,75 +4,64 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::chunk::Point;
-use crate::hash::nodes::Node;
+use crate::hash::nodes::{self, Node};
 
-/// Nodes in one allocation: a change copies so many names' reference counts, and one more for each
-/// other chunk.
-const CHUNK: usize = 32;
+/// Nodes in one part: a change copies so many names, and a reference count for each other part.
+const PART: usize = 32;
 
-/// The nodes by index; none where one was removed. Every chunk but the last is full.
+/// The nodes by index; none where one was removed. Every part but the last is full.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nodes {
-    chunks: Vec<Arc<Vec<Option<Node>>>>,
+    parts: Vec<Arc<nodes::Nodes>>,
 }
 
 impl Nodes {
     pub(super) fn len(&self) -> usize {
-        match self.chunks.split_last() {
-            Some((last, full)) => full.len() * CHUNK + last.len(),
+        match self.parts.split_last() {
+            Some((last, full)) => full.len() * PART + last.len(),
             None => 0,
         }
     }
 
     #[inline]
-    pub(super) fn get(&self, index: u32) -> Option<&Node> {
+    pub(super) fn get(&self, index: u32) -> Option<Node<'_>> {
         let index = index as usize;
-        self.chunks.get(index / CHUNK)?.get(index % CHUNK)?.as_ref()
+        self.parts.get(index / PART)?.get(index % PART)
     }
 
-    /// Puts a node, or none, at an index that is there or the next one.
-    pub(super) fn set(&mut self, index: usize, node: Option<Node>) {
-        if index / CHUNK == self.chunks.len() {
-            self.chunks.push(Arc::default());
+    /// These nodes with one, or none, at an index that is there or the next one.
+    pub(super) fn with(&self, index: usize, node: Option<Node<'_>>) -> Self {
+        let mut parts = self.parts.clone();
+        if index / PART == parts.len() {
+            parts.push(Arc::default());
         }
-        let chunk = Arc::make_mut(&mut self.chunks[index / CHUNK]);
-        match chunk.get_mut(index % CHUNK) {
-            Some(slot) => *slot = node,
-            None => chunk.push(node),
-        }
+        let (part, index) = (&mut parts[index / PART], index % PART);
+        let place = |at| if at == index { node } else { part.get(at) };
+        *part = Arc::new((0..part.len().max(index + 1)).map(place).collect());
+        Self { parts }
     }
 
     /// By index.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Option<&Node>> {
-        self.chunks
-            .iter()
-            .flat_map(|chunk| chunk.iter().map(Option::as_ref))
+    pub(super) fn iter(&self) -> impl Iterator<Item = Option<Node<'_>>> {
+        self.parts.iter().flat_map(|part| part.iter())
     }
 
     /// Bytes on the heap, those shared with other rings included.
     pub(super) fn heap(&self) -> usize {
         let counters = 2 * size_of::<usize>();
-        let chunk = |chunk: &Arc<Vec<Option<Node>>>| {
-            counters + size_of::<Vec<Option<Node>>>() + chunk.capacity() * size_of::<Option<Node>>()
-        };
-        let name = |node: &Node| node.name.len() + counters;
-        self.chunks.capacity() * size_of::<usize>()
-            + self.chunks.iter().map(chunk).sum::<usize>()
-            + self.iter().flatten().map(name).sum::<usize>()
+        let part = |part: &Arc<nodes::Nodes>| counters + size_of::<nodes::Nodes>() + part.heap();
+        self.parts.capacity() * size_of::<usize>() + self.parts.iter().map(part).sum::<usize>()
     }
 }
 
-impl FromIterator<Node> for Nodes {
-    fn from_iter<T: IntoIterator<Item = Node>>(nodes: T) -> Self {
-        let mut nodes = nodes.into_iter().map(Some);
-        let mut chunks = Vec::new();
-        loop {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            chunk.extend(nodes.by_ref().take(CHUNK));
-            if chunk.is_empty() {
-                return Self { chunks };
-            }
-            chunks.push(Arc::new(chunk));
+impl From<&nodes::Nodes> for Nodes {
+    fn from(nodes: &nodes::Nodes) -> Self {
+        let part = |first| {
+            let part = first..nodes.len().min(first + PART);
+            Arc::new(part.map(|index| nodes.get(index)).collect())
+        };
+        Self {
+            parts: (0..nodes.len()).step_by(PART).map(part).collect(),
         }
     }
 }
@@ -80,7 +69,7 @@ impl FromIterator<Node> for Nodes {
 /// The order of points in a line: by key, and those of equal key by the names of their nodes, so
 /// that neither the order of the input nor the indices decide.
 pub(super) fn order(a: Point, b: Point, nodes: &Nodes) -> Ordering {
-    let name = |point: Point| nodes.get(point.node).map(|node| &node.name);
+    let name = |point: Point| nodes.get(point.node).map(|node| node.name);
     a.key.cmp(&b.key).then_with(|| {
         if a.node == b.node {
             Ordering::Equal

@@ -16,7 +16,7 @@ for nginx, whose `$upstream_addr` names peers that nobody can connect to as well
 
 import argparse, os
 
-import envoy, grpc_core, haproxy, ketama, nginx
+import envoy, grpc_core, haproxy, ketama, libketama, nginx
 from common import KEYS, PORT, addresses, quoted, start_backends
 
 
@@ -35,7 +35,8 @@ def main():
         start_backends(names + [f"[::1]:{PORT + n}" for n in range(6)])
     for system in args.systems:
         if system != "grpc":
-            {"nginx": nginx, "envoy": envoy, "haproxy": haproxy, "ketama": ketama}[system].generate(args)
+            {"nginx": nginx, "envoy": envoy, "haproxy": haproxy, "ketama": ketama,
+             "libketama": libketama}[system].generate(args)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,15 @@ def envoy_tables():
         add("hostnames", named, {"hostnames": "yes"}, comment="use_hostname_for_hashing.")
         add("10-mixed-order", ten, order=True, keys=FEW,
             comment="Everyone fails: the hosts in the order in which retries tried them.")
+        near = [replace(host, extra=f"locality={i // 3}") for i, host in enumerate(ten)]
+        add("10-mixed-localities", near, {"localities": "2 5 1 3"},
+            comment="locality_weighted_lb_config; three hosts in each locality, and one in the last.")
+        add("10-mixed-localities-unweighted", near, {"localities": "2 5 0 3"},
+            comment="locality_weighted_lb_config; one locality has no weight.")
+        add("10-mixed-localities-two-down", down(near, 3, 6), {"localities": "2 5 1 3"},
+            comment="locality_weighted_lb_config; one is unhealthy in each of two localities.")
+        add("10-mixed-localities-one-down", down(near, 3, 4, 5), {"localities": "2 5 1 3"},
+            comment="locality_weighted_lb_config; all of the second locality are unhealthy.")
         if lb == "ring":
             add("10-mixed-capped", ten, {"minimum": 128, "maximum": 133})
             add("10-mixed-capped-shuffled", shuffled(ten), {"minimum": 128, "maximum": 133})
@@ -50,7 +59,10 @@ def envoy_tables():
 
 
 def envoy_cluster(i, table):
-    endpoints = []
+    weights = table.options.get("localities", "").split()
+    localities = [{"locality": {"zone": f"zone-{at}"}, "lb_endpoints": [],
+                   **({"load_balancing_weight": int(weight)} if int(weight) else {})}
+                  for at, weight in enumerate(weights)] or [{"lb_endpoints": []}]
     for host in table.hosts:
         address, port = host.at.rsplit(":", 1)
         endpoint = {"address": {"socket_address": {"address": address, "port_value": int(port)}}}
@@ -60,10 +72,13 @@ def envoy_cluster(i, table):
             endpoint["hostname"] = host.name
         elif host.address:
             one["metadata"] = {"filter_metadata": {"envoy.lb": {"hash_key": host.name}}}
-        endpoints.append(one)
+        at = int(host.extra.split("=")[1]) if weights else 0
+        localities[at]["lb_endpoints"].append(one)
     cluster = {"name": f"t{i}", "type": "STATIC", "connect_timeout": "1s", "circuit_breakers": {"thresholds": [
                    {"max_retries": 1000}]},
-               "load_assignment": {"cluster_name": f"t{i}", "endpoints": [{"lb_endpoints": endpoints}]}}
+               "load_assignment": {"cluster_name": f"t{i}", "endpoints": localities}}
+    if weights:
+        cluster["common_lb_config"] = {"locality_weighted_lb_config": {}}
     if "hostnames" in table.options:
         cluster["type"] = "STRICT_DNS"          # static clusters refuse this; the addresses are literals all the same
         cluster["common_lb_config"] = {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}}

@@ -5,6 +5,18 @@ import ctypes, glob, hashlib, itertools
 from common import KEYS, MIXED, ODD_NAMES, Host, Table, keys_of, shuffled, write
 
 
+def named(count, weights, port):
+    return [Host(f"10.0.{i // 50}.{i % 50 + 1}:{port}", weights[i % len(weights)]) for i in range(count)]
+
+
+def exact_keys(table):
+    points = {int.from_bytes(hashlib.md5(f"{host.name}-{n}".encode()).digest()[i:i + 4], "little")
+              for host in table for n in range(40) for i in (0, 4, 8, 12)}
+    tries = (b"exact-%d" % i for i in range(3_000_000))
+    here = (key for key in tries if int.from_bytes(hashlib.md5(key).digest()[:4], "little") in points)
+    return list(itertools.islice(here, 12)) + KEYS[:50]
+
+
 def generate(args):
     """libmemcached's own choice (memcached_generate_hash), asked in-process: no server need run."""
     root = f"{args.cache}/memcached/usr/lib/{args.triplet}"
@@ -20,16 +32,6 @@ def generate(args):
     library.memcached_free.argtypes = [pointer]
     library.memcached_lib_version.restype = text
     KETAMA_WEIGHTED = 16                                        # MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED
-
-    def named(count, weights, port):
-        return [Host(f"10.0.{i // 50}.{i % 50 + 1}:{port}", weights[i % len(weights)]) for i in range(count)]
-
-    def exact_keys(table):
-        points = {int.from_bytes(hashlib.md5(f"{host.name}-{n}".encode()).digest()[i:i + 4], "little")
-                  for host in table for n in range(40) for i in (0, 4, 8, 12)}
-        tries = (b"exact-%d" % i for i in range(3_000_000))
-        here = (key for key in tries if int.from_bytes(hashlib.md5(key).digest()[:4], "little") in points)
-        return list(itertools.islice(here, 12)) + KEYS[:50]
 
     ten = named(10, MIXED, 11212)
     hundred = named(100, (1,), 11300)

@@ -28,7 +28,36 @@ struct Contender {
     most: usize,
 }
 
-pub(crate) fn run(most: usize) {
+/// Which rows are asked for.
+#[derive(Default)]
+pub(crate) struct Rows {
+    nodes: Option<usize>,
+    name: String,
+}
+
+impl Rows {
+    /// Of the arguments after `table`; `None` if one means nothing.
+    pub(crate) fn of(mut options: &[&str]) -> Option<Self> {
+        let mut rows = Self::default();
+        while let [option, value, rest @ ..] = options {
+            match *option {
+                "--nodes" => rows.nodes = Some(value.parse().ok()?),
+                "--name" => (*value).clone_into(&mut rows.name),
+                _ => return None,
+            }
+            options = rest;
+        }
+        options.is_empty().then_some(rows)
+    }
+
+    fn has(&self, nodes: usize, contender: &Contender) -> bool {
+        nodes <= contender.most
+            && self.nodes.is_none_or(|only| nodes == only)
+            && contender.name.contains(&self.name)
+    }
+}
+
+pub(crate) fn run(rows: &Rows) {
     let keys = Keys::new();
     println!(
         "| nodes | algorithm | max/avg | stddev/avg | needless moves | heap KiB | peak KiB | init us | resize us | lookup ns |"
@@ -36,7 +65,7 @@ pub(crate) fn run(most: usize) {
     println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     for nodes in [10, 100, 1_000, 10_000, 100_000] {
         for contender in of_this_crate().into_iter().chain(of_other_crates()) {
-            if nodes <= contender.most && nodes <= most {
+            if rows.has(nodes, &contender) {
                 row(&keys, nodes, &contender);
             }
         }

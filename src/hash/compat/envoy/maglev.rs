@@ -7,7 +7,7 @@
 use super::super::super::{Table, TableError};
 use super::super::hosts::Hosts;
 use super::super::xxhash::xxh64;
-use super::ring::Shares;
+use super::shares::{Shares, flatten};
 
 /// `table_size` unless it is set.
 const DEFAULT: u64 = 65_537;
@@ -47,21 +47,53 @@ impl EnvoyMaglev {
         size: u64,
         hosts: impl IntoIterator<Item = (S, u32)>,
     ) -> Result<Self, TableError> {
+        let hosts = Hosts::collect(hosts)?;
+        let shares = Shares::of(&hosts)?;
+        Self::place(size, hosts, &shares)
+    }
+
+    /// Builds the table of a cluster with `locality_weighted_lb_config`: from the weight of each
+    /// locality, and its hosts with their weights. Hosts are numbered on from one to the next.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`with_table_size`](Self::with_table_size), for the weights of the localities, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use waypost::hash::compat::envoy::EnvoyMaglev;
+    ///
+    /// let near = vec![("10.0.0.1:80", 1)];
+    /// let far = vec![("10.1.0.1:80", 1), ("10.1.0.2:80", 1)];
+    /// let maglev = EnvoyMaglev::by_locality(65_537, [(2, near), (1, far)])?;
+    /// let near = maglev.slots().iter().filter(|&&node| node == 0).count();
+    /// assert!(near.abs_diff(65_537 * 2 / 3) < 3);
+    /// # Ok::<(), waypost::hash::TableError>(())
+    /// ```
+    pub fn by_locality<S: AsRef<str>, H: IntoIterator<Item = (S, u32)>>(
+        size: u64,
+        localities: impl IntoIterator<Item = (u32, H)>,
+    ) -> Result<Self, TableError> {
+        let (hosts, sizes) = flatten(localities)?;
+        let shares = Shares::by_locality(&hosts, &sizes)?;
+        Self::place(size, hosts, &shares)
+    }
+
+    fn place(size: u64, hosts: Hosts, shares: &Shares) -> Result<Self, TableError> {
         if size > LARGEST || !is_prime(size) {
             return Err(TableError::BadTableSize {
                 size,
                 must_be: "prime and at most 5000011",
             });
         }
-        let hosts = Hosts::collect(hosts)?;
         hosts.refuse_duplicates()?;
-        let shares = Shares::of(&hosts)?;
-        let mut claims: Vec<Claim<'_>> = hosts
-            .placed()
-            .map(|(node, name, weight)| Claim {
+        let mut claims: Vec<Claim<'_>> = shares
+            .placed(&hosts)
+            .map(|(node, name, share)| Claim {
                 name,
                 node,
-                share: shares.share(weight),
+                share,
                 target: 0.0,
                 slot: xxh64(name.as_bytes(), 0) % size,
                 stride: xxh64(name.as_bytes(), 1) % (size - 1) + 1,

@@ -43,6 +43,13 @@
 //! the predicate `previous_hosts`, which tries the same table again for hosts that it did not try
 //! yet.
 //!
+//! # Localities
+//!
+//! With `locality_weighted_lb_config`, localities have their keys by their weights, whatever hosts
+//! they have: [`EnvoyRingBuilder::build_by_locality`] and [`EnvoyMaglev::by_locality`]. Give them in
+//! Envoy's order, that of region, zone and sub-zone, the locality of Envoy itself before all others.
+//! Without that setting the hosts of all localities are one list, in the assignment's order.
+//!
 //! # Limits
 //!
 //! - The order of the hosts is Envoy's: that of the assignment. The ring depends on it only where
@@ -51,14 +58,14 @@
 //! - Two hosts with the same string are an error here. Envoy shares keys out between them by what no
 //!   document fixes: the leftovers of an unstable sort in the ring, memory addresses in maglev. Merge
 //!   them into one host of their common weight, or give each a `hash_key` of its own.
-//! - Localities: only tables without `locality_weighted_lb_config`; hosts of all localities of the
-//!   one priority, in order. Of several priorities each has a table.
+//! - Of several priorities each has a table.
 //! - `hash_balance_factor` (bounded load) depends on what is in flight within one Envoy, so only the
 //!   host that it tries first can be the same.
 
 mod grpc;
 mod maglev;
 mod ring;
+mod shares;
 
 pub use self::maglev::EnvoyMaglev;
 pub use self::ring::{EnvoyHash, EnvoyRing, EnvoyRingBuilder};

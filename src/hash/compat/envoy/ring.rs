@@ -10,6 +10,7 @@ use super::super::hosts::{Hosts, points_within_limit};
 use super::super::murmur;
 use super::super::points::Points;
 use super::super::xxhash::xxh64;
+use super::shares::{Shares, flatten};
 
 /// No ring of Envoy's is larger: its configuration refuses it.
 const LARGEST: u64 = 8_388_608;
@@ -91,8 +92,42 @@ impl EnvoyRingBuilder {
         hosts: impl IntoIterator<Item = (S, u32)>,
     ) -> Result<EnvoyRing, TableError> {
         let hosts = Hosts::collect(hosts)?;
-        hosts.refuse_duplicates()?;
         let shares = Shares::of(&hosts)?;
+        self.place(hosts, &shares)
+    }
+
+    /// Builds the ring of a cluster with `locality_weighted_lb_config`: from the weight of each
+    /// locality, and its hosts with their weights. Hosts are numbered on from one to the next.
+    ///
+    /// A locality of weight 0 has no keys. One whose hosts all weigh 0 keeps its part of the ring
+    /// from being shared out, as with Envoy, so that the ring is smaller.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](Self::build), for the weights of the localities, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use waypost::hash::compat::envoy::EnvoyRing;
+    ///
+    /// let near = vec![("10.0.0.1:80", 1)];
+    /// let far = vec![("10.1.0.1:80", 1), ("10.1.0.2:80", 1)];
+    /// let ring = EnvoyRing::builder().build_by_locality([(2, near), (1, far)])?;
+    /// assert_eq!(ring.name(2), Some("10.1.0.2:80"));
+    /// # Ok::<(), waypost::hash::TableError>(())
+    /// ```
+    pub fn build_by_locality<S: AsRef<str>, H: IntoIterator<Item = (S, u32)>>(
+        self,
+        localities: impl IntoIterator<Item = (u32, H)>,
+    ) -> Result<EnvoyRing, TableError> {
+        let (hosts, sizes) = flatten(localities)?;
+        let shares = Shares::by_locality(&hosts, &sizes)?;
+        self.place(hosts, &shares)
+    }
+
+    fn place(self, hosts: Hosts, shares: &Shares) -> Result<EnvoyRing, TableError> {
+        hosts.refuse_duplicates()?;
         if self.maximum > LARGEST {
             return Err(TableError::BadTableSize {
                 size: self.maximum,
@@ -110,8 +145,8 @@ impl EnvoyRingBuilder {
         let mut points = Vec::with_capacity(points_within_limit(scale.ceil() as u64)?);
         let (mut current, mut target) = (0.0, 0.0);
         let mut name_and_number = String::new();
-        for (node, name, weight) in hosts.placed() {
-            target += scale * shares.share(weight);
+        for (node, name, share) in shares.placed(&hosts) {
+            target += scale * share;
             let mut number = 0_u64;
             while current < target {
                 name_and_number.clear();
@@ -134,38 +169,6 @@ impl EnvoyRingBuilder {
             EnvoyHash::XxHash => xxh64(bytes, 0),
             EnvoyHash::Murmur2 => murmur::murmur2(bytes, murmur::SEED),
         }
-    }
-}
-
-/// Weights as Envoy shares them out. The order of its operations on floats is kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shares {
-    total: f64,
-    pub(super) least: f64,
-    pub(super) greatest: f64,
-}
-
-impl Shares {
-    pub(super) fn of(hosts: &Hosts) -> Result<Self, TableError> {
-        let (weight, limit) = (hosts.total_weight(), u64::from(u32::MAX));
-        if weight > limit {
-            return Err(TableError::TooMuchWeight { weight, limit });
-        }
-        let mut shares = Self {
-            total: weight as f64,
-            least: 1.0,
-            greatest: 0.0,
-        };
-        for (_, _, weight) in hosts.placed() {
-            let share = shares.share(weight);
-            shares.least = shares.least.min(share);
-            shares.greatest = shares.greatest.max(share);
-        }
-        Ok(shares)
-    }
-
-    pub(super) fn share(&self, weight: u32) -> f64 {
-        f64::from(weight) / self.total
     }
 }
 
