@@ -427,7 +427,7 @@ mod tests {
         for (age, is_used) in [(101, true), (99, false)] {
             let rules = Prequal::new().max_age(Duration::from_millis(age));
             let mut fleet = Fleet::new(50, rules);
-            let others = (0..1_000).filter(|_| {
+            let others = (0..200).filter(|_| {
                 fleet.report(3, 1.0, 1.0, 900);
                 fleet.report(5, 1.0, 1.0, 900);
                 ![3, 5].contains(&fleet.pick())
