@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
+use waypost::endpoint::AddressPolicy;
+use waypost::health::check::HealthCheck;
 use waypost::registry::{Fallback, Map, Merge};
-use waypost::{Discover, Endpoint, EndpointSet, Error, Fixed, ServiceName, testing};
+use waypost::{Balancer, Discover, Endpoint, EndpointSet, Error, Fixed, ServiceName, testing};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const AFTER: Duration = Duration::from_secs(10);
@@ -240,4 +243,52 @@ async fn a_map_changes_each_endpoint_once_and_keeps_ids_apart() {
         after.version(),
         "well again"
     );
+}
+
+/// Guards: an address policy was one of calls, and a poisoned registry had health checks sent to
+/// whatever it named.
+#[tokio::test]
+async fn nothing_is_sent_to_addresses_that_a_policy_refuses() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().to_string();
+    let told = Fixed::addresses([here.as_str(), "10.0.0.1:80"]).unwrap();
+    let strict = AddressPolicy::default().without_loopback();
+    let check = HealthCheck::tcp().interval(Duration::from_millis(10));
+    let checked = async |source: Arc<dyn Discover>| {
+        let builder = Balancer::builder("users").health_check(check.clone());
+        builder.build(source).await.unwrap()
+    };
+    let refusing = checked(Arc::new(Map::allowed(told.clone(), strict))).await;
+    let set = refusing.current();
+    assert_eq!(set.len(), 1);
+    let skipped = set.skipped().unwrap();
+    assert_eq!(skipped.count, 1);
+    let why = skipped.example.to_string();
+    assert!(
+        why.contains("address policy") && why.contains(&here),
+        "{why}"
+    );
+    let connected = timeout(Duration::from_millis(300), listener.accept());
+    assert!(connected.await.is_err(), "it was checked");
+
+    let _other = checked(Arc::new(told)).await;
+    let connected = timeout(PATIENCE, listener.accept());
+    assert!(connected.await.is_ok(), "without a policy it is checked");
+}
+
+#[tokio::test]
+async fn what_a_policy_refuses_is_told_when_the_count_changes() {
+    let (puppet, say) = Puppet::new();
+    let mut sets = Map::allowed(puppet, AddressPolicy::default()).watch(&users());
+    let fine = Endpoint::at("10.0.0.1:80").unwrap();
+    let metadata = Endpoint::at("169.254.169.254:80").unwrap();
+    let both = EndpointSet::new([fine.clone(), metadata]).unwrap();
+    let one = both.next([fine]).unwrap();
+    for (set, refused) in [(both, Some(1)), (one, None)] {
+        say.send(Ok(set)).unwrap();
+        let told = timeout(PATIENCE, sets.next()).await.unwrap().unwrap();
+        let told = told.unwrap();
+        assert_eq!(told.len(), 1);
+        assert_eq!(told.skipped().map(|skipped| skipped.count), refused);
+    }
 }

@@ -976,3 +976,14 @@ fn endpoints_are_checked_as_the_configuration_says() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_address_policy_holds_for_all_that_goes_to_the_registrys_endpoints() {
+    let text = "service = 'users'\n\
+                registry.fixed.addresses = ['10.0.0.1:80', '169.254.169.254:80']\n";
+    for (policy, left) in [("", 2), ("calls.addresses = {}\n", 1)] {
+        let config = toml(&format!("{text}{policy}")).expect("it is valid");
+        let (users, _) = config.build().await.expect("it is complete");
+        assert_eq!(users.current().len(), left);
+    }
+}

@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use waypost::endpoint::AddressPolicy;
 use waypost::load::LoadReport;
 use waypost::server::{OpenRcaService, ReportLoad};
 use waypost::strategy::{Adaptive, LoadWeighted, RoundRobin, Strategy, Tried};
@@ -348,6 +349,18 @@ async fn a_dead_endpoint_fails_and_keeps_nobody_else_from_telling() {
     let streams = users.grpc().load_streams(OFTEN).expect("it is an interval");
     eventually("one tells", || streams.reports() >= 3).await;
     eventually("the other fails", || streams.failures() >= 1).await;
+}
+
+#[tokio::test]
+async fn addresses_that_a_policy_refuses_are_not_asked() {
+    let server = Server::start("a", true, |_| {}).await;
+    let (users, _updater) = balancer(Adaptive::new(), [server.endpoint()]);
+    let strict = AddressPolicy::default().without_loopback();
+    let grpc = users.grpc().addresses(strict);
+    let streams = grpc.load_streams(OFTEN).expect("it is an interval");
+    eventually("it is refused", || streams.failures() == 1).await;
+    tokio::time::sleep(10 * OFTEN).await;
+    assert_eq!((server.connected(), streams.failures()), (0, 1));
 }
 
 #[tokio::test]

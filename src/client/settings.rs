@@ -198,7 +198,9 @@ macro_rules! setters {
             self.set(|settings| settings.sticky = Some(sticky))
         }
 
-        /// Which addresses calls may go to, whatever a registry says.
+        /// Which addresses calls may go to, whatever a registry says. To keep health
+        /// checks and probes from others as well, leave those endpoints out by
+        /// [`Map::allowed`](crate::registry::Map::allowed).
         #[must_use]
         pub fn addresses(self, policy: crate::endpoint::AddressPolicy) -> Self {
             self.set(|settings| settings.addresses = Some(policy))

@@ -37,7 +37,8 @@ pub struct CallConfig {
     /// Who endpoints have to be over TLS, and who we are to them: for
     /// [`Config::endpoint_tls`](super::Config), as clients are made by the program.
     pub tls: Option<EndpointTlsConfig>,
-    /// Refuses addresses that nobody should be sent to.
+    /// Refuses addresses that nobody should be sent to: to calls, and to whatever
+    /// else goes to the endpoints of the configured registry.
     pub addresses: Option<AddressConfig>,
     /// What is sent again.
     pub retry: Option<RetryConfig>,
@@ -293,7 +294,7 @@ impl Default for AddressConfig {
 }
 
 impl AddressConfig {
-    fn build(&self) -> AddressPolicy {
+    pub(super) fn build(&self) -> AddressPolicy {
         let policy = AddressPolicy::default();
         if self.loopback {
             policy

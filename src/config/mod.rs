@@ -58,6 +58,7 @@ mod tls;
 mod topology;
 mod value;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,7 @@ use crate::balancer::{Balancer, BalancerBuilder};
 use crate::client::CallSettings;
 use crate::endpoint::ServiceName;
 use crate::error::Error;
+use crate::registry::{Discover, Map};
 use crate::time::Clock;
 
 /// Every key with its default and what it does, as a TOML file that can be read:
@@ -236,13 +238,18 @@ impl Config {
         Ok((balancer, calls))
     }
 
-    fn opened(&self) -> Result<std::sync::Arc<dyn crate::registry::Discover>, Error> {
+    fn opened(&self) -> Result<Arc<dyn Discover>, Error> {
         let registry = self.registry.as_ref().ok_or_else(|| {
             let reason = "there is none; say where the endpoints come from, such as \
                           `registry.consul.url = \"http://127.0.0.1:8500\"`";
             Error::config("registry", reason)
         })?;
-        registry.open()
+        let registry = registry.open()?;
+        // Else its endpoints would be checked, though not called.
+        Ok(match &self.calls.addresses {
+            Some(addresses) => Arc::new(Map::allowed(registry, addresses.build())),
+            None => registry,
+        })
     }
 
     /// The balancer but for its registry, for a registry of one's own.

@@ -18,7 +18,7 @@ use super::GrpcBuilder;
 use super::channels::Channels;
 use crate::backoff::Backoff;
 use crate::client::endpoints::are_called_alike;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{AddressPolicy, Endpoint};
 use crate::error::Error;
 use crate::load::LoadReport;
 use crate::load::stream::{Interval, PATH, Wire};
@@ -98,6 +98,7 @@ impl GrpcBuilder {
         let counts = Arc::<Counts>::default();
         let opener = Opener {
             channels: self.channels.clone(),
+            addresses: self.settings.addresses,
             interval,
             clock: self.balancer.clock().clone(),
             counts: Arc::clone(&counts),
@@ -117,7 +118,8 @@ impl LoadStreams {
         self.counts.reports.load(Ordering::Relaxed)
     }
 
-    /// Streams that could not be opened or broke off, and reports that could not be read.
+    /// Streams that could not be opened, or not to such an address, or broke off; and reports that
+    /// could not be read.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.counts.failures.load(Ordering::Relaxed)
@@ -148,6 +150,7 @@ impl Drop for LoadStreams {
 #[derive(Clone)]
 struct Opener {
     channels: Channels,
+    addresses: Option<AddressPolicy>,
     interval: Duration,
     clock: Clock,
     counts: Arc<Counts>,
@@ -190,7 +193,10 @@ impl Opener {
     }
 
     async fn keep_open(self, node: Node) {
-        let Ok(channel) = self.channels.connect_once(node.endpoint()) else {
+        let allows = |policy: AddressPolicy| policy.allows(node.endpoint().address());
+        let allowed = self.addresses.is_none_or(allows);
+        let channel = allowed.then(|| self.channels.connect_once(node.endpoint()));
+        let Some(Ok(channel)) = channel else {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
             return;
         };

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::super::Discover;
-use crate::endpoint::{Endpoint, EndpointSet, ServiceName};
+use crate::endpoint::{AddressPolicy, Endpoint, EndpointSet, ServiceName, Skipped};
 use crate::error::Error;
 
 type Change = dyn Fn(&Endpoint) -> Option<Endpoint> + Send + Sync;
@@ -17,6 +17,7 @@ type Change = dyn Fn(&Endpoint) -> Option<Endpoint> + Send + Sync;
 pub struct Map<D> {
     inner: D,
     change: Arc<Change>,
+    policy: Option<AddressPolicy>,
 }
 
 impl<D: Discover> Map<D> {
@@ -30,12 +31,39 @@ impl<D: Discover> Map<D> {
         Self {
             inner,
             change: Arc::new(change),
+            policy: None,
         }
     }
 
     /// The endpoints that `keep` keeps.
     pub fn filter(inner: D, keep: impl Fn(&Endpoint) -> bool + Send + Sync + 'static) -> Self {
         Self::new(inner, move |one| keep(one).then(|| one.clone()))
+    }
+
+    /// The endpoints whose addresses the policy allows. Those that it refuses are
+    /// counted as [skipped](EndpointSet::skipped), and nothing is ever sent there:
+    /// no call, and no health check, probe or stream of reports either.
+    ///
+    /// ```
+    /// use waypost::endpoint::AddressPolicy;
+    /// use waypost::registry::Map;
+    /// use waypost::{Balancer, Fixed};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), waypost::Error> {
+    /// let told = Fixed::addresses(["10.0.0.1:80", "169.254.169.254:80"])?;
+    /// let users = Balancer::builder("users")
+    ///     .build(Map::allowed(told, AddressPolicy::default()))
+    ///     .await?;
+    /// let set = users.current();
+    /// assert_eq!((set.len(), set.skipped().map(|skipped| skipped.count)), (1, Some(1)));
+    /// # Ok(()) }
+    /// ```
+    pub fn allowed(inner: D, policy: AddressPolicy) -> Self {
+        Self {
+            policy: Some(policy),
+            ..Self::new(inner, |one| Some(one.clone()))
+        }
     }
 
     /// The endpoints of a zone.
@@ -57,7 +85,7 @@ impl<D: Discover> Map<D> {
 
 impl<D: Discover> Discover for Map<D> {
     fn watch(&self, service: &ServiceName) -> BoxStream<'static, Result<EndpointSet, Error>> {
-        let mut mapped = Mapped::new(Arc::clone(&self.change));
+        let mut mapped = Mapped::new(Arc::clone(&self.change), self.policy);
         self.inner
             .watch(service)
             .filter_map(move |item| {
@@ -92,15 +120,17 @@ impl<D: fmt::Debug> fmt::Debug for Map<D> {
 
 struct Mapped {
     change: Arc<Change>,
+    policy: Option<AddressPolicy>,
     before: EndpointSet,
     told: Option<EndpointSet>,
     failed_since: bool,
 }
 
 impl Mapped {
-    fn new(change: Arc<Change>) -> Self {
+    fn new(change: Arc<Change>, policy: Option<AddressPolicy>) -> Self {
         Self {
             change,
+            policy,
             before: EndpointSet::empty(),
             told: None,
             failed_since: false,
@@ -110,7 +140,16 @@ impl Mapped {
     /// The set to tell; none when it was told already.
     fn take(&mut self, set: &EndpointSet) -> Option<EndpointSet> {
         let told = self.told.clone().unwrap_or_else(EndpointSet::empty);
+        let mut skipped = set.skipped().cloned();
         let next = set.iter().filter_map(|one| {
+            if self
+                .policy
+                .is_some_and(|policy| !policy.allows(one.address()))
+            {
+                let reason = "the address policy refuses its address";
+                Skipped::count(&mut skipped, Error::unroutable(&**one, reason));
+                return None;
+            }
             let before = self.before.get(one.id());
             if before.is_some_and(|before| Arc::ptr_eq(before, one)) {
                 return told.get(one.id()).map(Arc::clone);
@@ -124,9 +163,11 @@ impl Mapped {
             let held = told.get(one.id()).filter(|held| ***held == changed);
             Some(held.map_or_else(|| Arc::new(changed), Arc::clone))
         });
-        let next = told.next_shared(next).with_skipped(set.skipped().cloned());
+        let next = told.next_shared(next).with_skipped(skipped);
         self.before = set.clone();
-        let is_news = self.told.is_none() || self.failed_since || next.version() != told.version();
+        let count = |set: &EndpointSet| set.skipped().map_or(0, |skipped| skipped.count);
+        let is_other = next.version() != told.version() || count(&next) != count(&told);
+        let is_news = self.told.is_none() || self.failed_since || is_other;
         self.failed_since = false;
         self.told = Some(next.clone());
         is_news.then_some(next)
