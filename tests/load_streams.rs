@@ -6,12 +6,19 @@ mod client_common;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf as _, BufMut as _};
 use client_common::{dead, endpoint, eventually};
-use futures::StreamExt as _;
+use futures::future::{BoxFuture, ready};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::NamedService;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -349,6 +356,140 @@ async fn a_dead_endpoint_fails_and_keeps_nobody_else_from_telling() {
     let streams = users.grpc().load_streams(OFTEN).expect("it is an interval");
     eventually("one tells", || streams.reports() >= 3).await;
     eventually("the other fails", || streams.failures() >= 1).await;
+}
+
+// ---- the bytes of it ----------------------------------------------------------
+
+/// Messages as they are, for a twin of each side that knows nothing of this crate.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, message: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put_slice(&message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining()).into()))
+    }
+}
+
+/// The reports that the server sends to who asks with these bytes, until there are so many.
+async fn asked(server: &Server, bytes: &[u8], reports: usize) -> Result<Vec<Vec<u8>>, Status> {
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address));
+    let channel = channel.expect("it is a URI").connect_lazy();
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.expect("it connects");
+    let path = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics";
+    let path = http::uri::PathAndQuery::from_static(path);
+    let request = tonic::Request::new(bytes.to_vec());
+    let answer = grpc.server_streaming(request, path, Raw).await?;
+    answer.into_inner().take(reports).try_collect().await
+}
+
+#[tokio::test]
+async fn a_client_of_any_make_is_told_at_once_and_then_at_its_interval() {
+    let server = Server::busy("a", 7.0, 0.5).await;
+    // 86,400 s, and no interval at all.
+    let day = [&[0x0a, 4, 0x08][..], &[0x80, 0xa3, 0x05]].concat();
+    for bytes in [&day[..], &[]] {
+        let told = asked(&server, bytes, 1).await.expect("it tells");
+        let report = LoadReport::from_protobuf(&told[0]).expect("it is one");
+        assert_eq!(report.in_flight(), Some(7.0));
+    }
+    let began = std::time::Instant::now();
+    // 100 ms is 100,000,000 ns.
+    let tenth = [&[0x0a, 5, 0x10][..], &[0x80, 0xc2, 0xd7, 0x2f]].concat();
+    let told = asked(&server, &tenth, 4).await.expect("it tells");
+    assert_eq!(told.len(), 4);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    // No shorter than the server has it.
+    let began = std::time::Instant::now();
+    asked(&server, &[0x0a, 2, 0x10, 1], 4)
+        .await
+        .expect("it tells");
+    assert!(began.elapsed() >= 3 * OFTEN);
+
+    let refused = asked(&server, &[0x0a, 9], 1).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+}
+
+/// Sends these messages, whatever it is asked, and then nothing.
+#[derive(Clone)]
+struct Says(Arc<Vec<Vec<u8>>>);
+
+impl NamedService for Says {
+    const NAME: &'static str = "xds.service.orca.v3.OpenRcaService";
+}
+
+impl tower::Service<http::Request<Body>> for Says {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let messages = Vec::clone(&self.0);
+        let says = tower::service_fn(move |_: tonic::Request<Vec<u8>>| {
+            let messages = stream::iter(messages.clone())
+                .map(Ok)
+                .chain(stream::pending());
+            ready(Ok::<_, Status>(tonic::Response::new(messages.boxed())))
+        });
+        async move {
+            Ok(tonic::server::Grpc::new(Raw)
+                .server_streaming(says, request)
+                .await)
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_cannot_be_read_is_passed_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let good = LoadReport::default().to_protobuf();
+    let too_long = vec![0; LoadReport::LONGEST + 1];
+    let says = Says(Arc::new(vec![good.clone(), vec![0xff], too_long, good]));
+    let server = tonic::transport::Server::builder()
+        .add_service(says)
+        .serve_with_incoming(TcpIncoming::from(listener));
+    let server = tokio::spawn(server);
+    let (users, _updater) = balancer(Adaptive::new(), [endpoint("a", address)]);
+    let streams = users.grpc().load_streams(OFTEN).expect("it is an interval");
+    eventually("all came", || {
+        (streams.reports(), streams.failures()) == (2, 2)
+    })
+    .await;
+    server.abort();
 }
 
 #[tokio::test]
