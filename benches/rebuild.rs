@@ -15,8 +15,9 @@ mod everything;
 
 use std::sync::Arc;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use waypost::EndpointSet;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
+use waypost::{EndpointSet, Updater};
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 
@@ -39,6 +40,22 @@ fn pair(n: usize, first_weight: u32) -> [EndpointSet; 2] {
     [set.with(metadata), set]
 }
 
+/// Applies two sets in turn.
+fn in_turn(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    updater: &mut Updater,
+    sets: &[EndpointSet; 2],
+) {
+    let mut turn = 0;
+    group.bench_function(id, |b| {
+        b.iter(|| {
+            updater.apply(sets[turn].clone());
+            turn = 1 - turn;
+        });
+    });
+}
+
 fn apply(c: &mut Criterion) {
     for (name, weight) in [("apply", 1), ("apply_weighted", 3)] {
         let mut group = c.benchmark_group(name);
@@ -47,13 +64,12 @@ fn apply(c: &mut Criterion) {
                 let (_balancer, mut updater) = common::balancer(strategy, n, false);
                 let sets = pair(n, weight);
                 updater.apply(sets[1].clone());
-                let mut turn = 0;
-                group.bench_function(BenchmarkId::new(strategy, n), |b| {
-                    b.iter(|| {
-                        updater.apply(sets[turn].clone());
-                        turn = 1 - turn;
-                    });
-                });
+                in_turn(
+                    &mut group,
+                    BenchmarkId::new(strategy, n),
+                    &mut updater,
+                    &sets,
+                );
             }
         }
         group.finish();
@@ -68,13 +84,12 @@ fn apply_key(c: &mut Criterion) {
             let (_balancer, mut updater) = common::balancer(strategy, n, false);
             let sets = weights(n);
             updater.apply(sets[1].clone());
-            let mut turn = 0;
-            group.bench_function(BenchmarkId::new(strategy, n), |b| {
-                b.iter(|| {
-                    updater.apply(sets[turn].clone());
-                    turn = 1 - turn;
-                });
-            });
+            in_turn(
+                &mut group,
+                BenchmarkId::new(strategy, n),
+                &mut updater,
+                &sets,
+            );
         }
     }
     group.finish();
@@ -87,13 +102,7 @@ fn apply_everything(c: &mut Criterion) {
         let set = balancer.current();
         let heavier = set.endpoints()[n / 2].as_ref().clone().with_weight(2);
         let sets = [set.with(heavier), set];
-        let mut turn = 0;
-        group.bench_function(BenchmarkId::new("p2c", n), |b| {
-            b.iter(|| {
-                updater.apply(sets[turn].clone());
-                turn = 1 - turn;
-            });
-        });
+        in_turn(&mut group, BenchmarkId::new("p2c", n), &mut updater, &sets);
     }
     group.finish();
 }

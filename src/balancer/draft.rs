@@ -109,7 +109,6 @@ impl State {
             roster,
             shortcut: shortcut.filter(|_| !has_total),
             by_latency: strategy.reads_latency(),
-            by_reports: strategy.reads_reports(),
             first,
             counts,
             ending: Ending::of(stopwatch, has_total),
@@ -151,7 +150,8 @@ impl State {
             .filter_map(|group| Some(group.rank.as_ref()?.share));
         let draw = Draw::new(&shares.collect::<Vec<_>>());
         let has_more = roster.counters.has_total() || !trials.is_empty();
-        let shares = draw.as_ref().and_then(|draw| Shares::of(draw, &groups));
+        let shares = draw.as_ref().filter(|_| !has_more);
+        let shares = shares.and_then(|draw| Shares::of(draw, &groups));
         let hidden = hides_first.then(Group::none);
         let mut groups = hidden.into_iter().chain(groups);
         let first = groups.next().unwrap_or_else(Group::none);
@@ -168,7 +168,6 @@ impl State {
             shortcut,
             ending: Ending::of(stopwatch, has_more),
             by_latency: strategy.reads_latency(),
-            by_reports: strategy.reads_reports(),
             first,
             below: groups.collect(),
             draw,

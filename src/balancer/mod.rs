@@ -62,10 +62,7 @@ use self::core::Core;
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::event::{Discovery, Event, Snapshot};
-use crate::load::LoadReport;
 use crate::strategy::PickOptions;
-#[cfg(feature = "tonic")]
-use crate::time::Clock;
 use crate::view::Node;
 use driver::Driver;
 
@@ -175,33 +172,19 @@ impl Balancer {
         self.core.published.load().nodes()
     }
 
-    /// Takes in what an endpoint said of its load apart from any call, if the strategy asks.
-    pub(crate) fn reported(&self, node: &Node, report: &LoadReport) {
-        let state = self.core.published.load();
-        if let (true, Some(clock)) = (state.by_reports, &state.stopwatch) {
-            node.stats().told(report, clock.now());
-        }
-    }
-
     /// The endpoints that take calls, now and after each change, if the strategy asks for what they
     /// say of their load; else none. It does not keep the balancer, and ends with it.
     #[cfg(feature = "tonic")]
     pub(crate) fn reporters(&self) -> impl Stream<Item = Vec<Node>> + Send + Unpin + use<> {
         let core = Arc::downgrade(&self.core);
         let nodes = move || {
-            let state = core.upgrade()?.published.load();
-            let mut nodes = state.nodes();
-            nodes.retain(|node| state.by_reports && node.endpoint().takes_calls());
+            let mut nodes = core.upgrade()?.published.load().nodes();
+            let asks = |node: &Node| node.stats().accounting().by_reports;
+            nodes.retain(|node| asks(node) && node.endpoint().takes_calls());
             Some(nodes)
         };
         self.subscribe()
             .scan((), move |(), _| std::future::ready(nodes()))
-    }
-
-    /// The clock that what endpoints say is dated by.
-    #[cfg(feature = "tonic")]
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.core.clock
     }
 
     /// Says for each endpoint whether it may be picked now, for which share of

@@ -10,7 +10,7 @@ use super::local;
 use super::state::State;
 use crate::endpoint::Endpoint;
 use crate::load::LoadReport;
-use crate::stats::{Accounting, EndpointStats, Gauges, Outcome};
+use crate::stats::{EndpointStats, Gauges, Outcome};
 use crate::time::{Clock, Timestamp};
 use crate::view::{Node, NodeKey, Roster};
 
@@ -104,11 +104,7 @@ impl Pick {
     /// Tells the balancer what the server said of its load along with the answer. What a strategy
     /// does not [ask for](crate::strategy::Strategy::reads_reports) is not kept.
     pub fn report(&self, report: &LoadReport) {
-        if let Some(state) = &self.state
-            && let (true, Some(clock)) = (state.by_reports, &state.stopwatch)
-        {
-            self.stats().reported(report, clock.now());
-        }
+        self.stats().hear(report);
     }
 
     /// Tells the balancer that the server asked to be left alone for so long, as `Retry-After` does.
@@ -136,11 +132,7 @@ impl Pick {
     /// # Ok(()) }
     /// ```
     pub fn push_back(&self, wait: Duration) {
-        if let Some(state) = &self.state
-            && let (true, Some(clock)) = (state.by_latency, &state.stopwatch)
-        {
-            self.stats().gauges().pushed_back(wait, clock.now());
-        }
+        self.stats().push_back(wait);
     }
 
     /// The guard of the same call, holding on to its endpoint alone and no
@@ -274,37 +266,29 @@ impl DetachedPick {
     /// Whether the strategy goes by what servers say of their load, so that it is worth to be read.
     #[must_use]
     pub fn wants_report(&self) -> bool {
-        self.accounting().by_reports
+        self.node.stats().accounting().by_reports
     }
 
     /// Tells what the server said of its load, as [`Pick::report`] does.
     pub fn report(&self, report: &LoadReport) {
-        if let (true, Some(clock)) = (self.wants_report(), &self.accounting().stopwatch) {
-            self.node.stats().reported(report, clock.now());
-        }
+        self.node.stats().hear(report);
     }
 
     /// Tells that the server asked to be left alone for so long, as [`Pick::push_back`] does.
     pub fn push_back(&self, wait: Duration) {
-        let accounting = self.accounting();
-        if let (true, Some(clock)) = (accounting.by_latency, &accounting.stopwatch) {
-            self.node.stats().gauges().pushed_back(wait, clock.now());
-        }
+        self.node.stats().push_back(wait);
     }
 
     /// Ends the call, as [`Pick::finish`] does.
     pub fn finish(mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
-
-    fn accounting(&self) -> &Accounting {
-        self.node.stats().accounting()
-    }
 }
 
 impl Drop for DetachedPick {
     fn drop(&mut self) {
-        let (stats, accounting) = (self.node.stats(), self.accounting());
+        let stats = self.node.stats();
+        let accounting = stats.accounting();
         if let Some(clock) = &accounting.stopwatch {
             let by_latency = accounting.by_latency;
             record(stats.gauges(), clock, self.mark, self.outcome, by_latency);

@@ -56,8 +56,6 @@ pub(super) struct State {
     pub(super) stopwatch: Option<Clock>,
     /// Whether picks go by latency, and so by the time at which they are made.
     pub(super) by_latency: bool,
-    /// Whether picks go by what servers say of their load.
-    pub(super) by_reports: bool,
     pub(super) ending: Ending,
     /// Who is told of failures, where somebody listens.
     pub(super) alarm: Option<Arc<Alarm>>,
@@ -125,7 +123,6 @@ impl State {
             ending: Ending::of(stopwatch.as_ref(), false),
             facts: None,
             by_latency: false,
-            by_reports: false,
             stopwatch,
             alarm,
         }

@@ -222,7 +222,7 @@ async fn probe(probes: LoadProbes, balancer: Balancer, counts: Arc<Counts>) {
             }
             Some((node, report)) = asked.next() => match report {
                 Ok(Ok(report)) => {
-                    balancer.reported(&node, &report);
+                    Node::stats(&node).hear_apart(&report);
                     counts.answered.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Err(_)) | Err(_) => {

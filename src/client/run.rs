@@ -19,7 +19,7 @@ use super::asked::Asked;
 use super::exchange::{Exchange, Held, Overdue, SendError, Transport};
 use super::service::{Admission, Permit, Retrying, Service, Services};
 use crate::balancer::DetachedPick;
-use crate::endpoint::{AddressPolicy, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::event::CallEvent;
 use crate::load::LoadReport;
@@ -417,10 +417,7 @@ where
 
     /// Why the endpoint may not be called, if it may not.
     fn refusal(&self, endpoint: &Endpoint) -> Option<Error> {
-        let allows = |policy: AddressPolicy| policy.allows(endpoint.address());
-        let reason = "the address policy refuses its address";
-        let allowed = self.services.settings.addresses.is_none_or(allows);
-        (!allowed).then(|| Error::unroutable(endpoint, reason))
+        self.services.settings.addresses?.refusal(endpoint)
     }
 
     /// The first endpoint, where the registry has to be waited for.

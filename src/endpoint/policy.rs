@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Address;
+use super::{Address, Endpoint};
+use crate::error::Error;
 
 /// Which addresses calls may go to, whatever a registry says: one that was
 /// poisoned must not turn a client against its own host or its cloud's metadata
@@ -62,6 +63,12 @@ impl AddressPolicy {
         let local = host == "localhost" || host.ends_with(".localhost");
         let refused = METADATA_NAMES.contains(&host.as_str()) || self.no_loopback && local;
         !refused
+    }
+
+    /// Why the endpoint may not be called, if it may not.
+    pub(crate) fn refusal(self, endpoint: &Endpoint) -> Option<Error> {
+        let reason = "the address policy refuses its address";
+        (!self.allows(endpoint.address())).then(|| Error::unroutable(endpoint, reason))
     }
 
     fn allows_ip(self, ip: IpAddr) -> bool {

@@ -146,6 +146,32 @@ impl EndpointStats {
         self.0.row.end(slot, outcome);
     }
 
+    /// Takes in what the server said of its load when it answered a call, as
+    /// [`reported`](Self::reported), if the strategy asks.
+    pub(crate) fn hear(&self, report: &LoadReport) {
+        let accounting = self.accounting();
+        if let (true, Some(clock)) = (accounting.by_reports, &accounting.stopwatch) {
+            self.reported(report, clock.now());
+        }
+    }
+
+    /// Takes in what the server said of its load apart from any call, if the strategy asks.
+    pub(crate) fn hear_apart(&self, report: &LoadReport) {
+        let accounting = self.accounting();
+        if let (true, Some(clock)) = (accounting.by_reports, &accounting.stopwatch) {
+            self.told(report, clock.now());
+        }
+    }
+
+    /// Takes in that the server asked to be left alone for so long, if the strategy goes by what
+    /// calls cost.
+    pub(crate) fn push_back(&self, wait: Duration) {
+        let accounting = self.accounting();
+        if let (true, Some(clock)) = (accounting.by_latency, &accounting.stopwatch) {
+            self.gauges().pushed_back(wait, clock.now());
+        }
+    }
+
     /// Takes in what the server said of its load when it answered a call that is still counted
     /// here, and no longer there.
     pub(crate) fn reported(&self, report: &LoadReport, now: Timestamp) {

@@ -24,7 +24,6 @@ use crate::load::LoadReport;
 use crate::load::stream::{Interval, PATH, Wire};
 use crate::rng::Rng;
 use crate::stats::NodeKey;
-use crate::time::Clock;
 use crate::view::Node;
 
 /// Streams of load reports that are open; they end when this is dropped, and with the balancer, which
@@ -100,7 +99,6 @@ impl GrpcBuilder {
             channels: self.channels.clone(),
             addresses: self.settings.addresses,
             interval,
-            clock: self.balancer.clock().clone(),
             counts: Arc::clone(&counts),
         };
         let task = runtime.spawn(follow(opener, self.balancer.reporters()));
@@ -152,7 +150,6 @@ struct Opener {
     channels: Channels,
     addresses: Option<AddressPolicy>,
     interval: Duration,
-    clock: Clock,
     counts: Arc<Counts>,
 }
 
@@ -238,7 +235,7 @@ impl Opener {
             match report {
                 Ok(report) => {
                     first.get_or_insert_with(Instant::now);
-                    node.stats().told(&report, self.clock.now());
+                    node.stats().hear_apart(&report);
                     self.counts.reports.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(_) => {

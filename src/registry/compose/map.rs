@@ -142,12 +142,8 @@ impl Mapped {
         let told = self.told.clone().unwrap_or_else(EndpointSet::empty);
         let mut skipped = set.skipped().cloned();
         let next = set.iter().filter_map(|one| {
-            if self
-                .policy
-                .is_some_and(|policy| !policy.allows(one.address()))
-            {
-                let reason = "the address policy refuses its address";
-                Skipped::count(&mut skipped, Error::unroutable(&**one, reason));
+            if let Some(refusal) = self.policy.and_then(|policy| policy.refusal(one)) {
+                Skipped::count(&mut skipped, refusal);
                 return None;
             }
             let before = self.before.get(one.id());
