@@ -17,6 +17,24 @@ def exact_keys(table):
     return list(itertools.islice(here, 12)) + KEYS[:50]
 
 
+def tables(system, comment):
+    """What every ketama is asked."""
+    ten, hundred = named(10, MIXED, 11212), named(100, (1,), 11300)
+    return [
+        Table(system, "3-equal", system, named(3, (1,), 11211), comment=comment),
+        Table(system, "1-alone", system, named(1, (1,), 11212)),
+        Table(system, "10-mixed", system, ten),
+        Table(system, "10-mixed-shuffled", system, shuffled(ten)),
+        Table(system, "9-mixed-one-gone", system, ten[:3] + ten[4:]),
+        Table(system, "100-mixed", system, named(100, (1, 2, 3, 1, 20), 11300)),
+        Table(system, "100-equal-exact", system, hundred, keys=exact_keys(hundred),
+              comment="The first keys are points themselves."),
+        Table(system, "7-thirds", system, named(7, (1, 1, 1, 3, 3, 7, 9), 11211)),
+        Table(system, "4-far-apart", system, named(4, (1, 1000, 33, 100000), 11213),
+              comment="The lightest has no point at all."),
+    ]
+
+
 def generate(args):
     """libmemcached's own choice (memcached_generate_hash), asked in-process: no server need run."""
     root = f"{args.cache}/memcached/usr/lib/{args.triplet}"
@@ -33,21 +51,9 @@ def generate(args):
     library.memcached_lib_version.restype = text
     KETAMA_WEIGHTED = 16                                        # MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED
 
-    ten = named(10, MIXED, 11212)
-    hundred = named(100, (1,), 11300)
     odd = [Host(f"{name.replace(' ', '-')}:{11211 + i % 3}", 1 + i % 4) for i, name in enumerate(ODD_NAMES) if ":" not in name]
     for table in (
-        Table("ketama", "3-equal", "ketama", named(3, (1,), 11211), comment="The default port is not hashed."),
-        Table("ketama", "1-alone", "ketama", named(1, (1,), 11212)),
-        Table("ketama", "10-mixed", "ketama", ten),
-        Table("ketama", "10-mixed-shuffled", "ketama", shuffled(ten)),
-        Table("ketama", "9-mixed-one-gone", "ketama", ten[:3] + ten[4:]),
-        Table("ketama", "100-mixed", "ketama", named(100, (1, 2, 3, 1, 20), 11300)),
-        Table("ketama", "100-equal-exact", "ketama", hundred, keys=exact_keys(hundred),
-              comment="The first keys are points themselves."),
-        Table("ketama", "7-thirds", "ketama", named(7, (1, 1, 1, 3, 3, 7, 9), 11211)),
-        Table("ketama", "4-far-apart", "ketama", named(4, (1, 1000, 33, 100000), 11213),
-              comment="The lightest has no point at all."),
+        *tables("ketama", "The default port is not hashed."),
         Table("ketama", "odd-strings", "ketama", odd),
         Table("ketama", "same-string", "ketama", [Host("10.0.0.1:11211", 2), Host("10.0.0.2:11211"),
                                                   Host("10.0.0.1:11211", 5), Host("10.0.0.3:11211", 3)]),
