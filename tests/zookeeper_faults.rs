@@ -248,6 +248,20 @@ async fn what_is_not_zookeeper_is_a_typed_error_that_costs_little() {
     }
 }
 
+/// On one thread, the session is over each time before somebody who waits for it
+/// sees it.
+#[tokio::test]
+async fn sessions_that_end_at_once_are_told_as_what_they_are() {
+    let script = Script {
+        says: vec![session()],
+        then: Then::HangsUp,
+    };
+    let server = Fake::start(script).await;
+    let registry = at(server.address.to_string()).build().unwrap();
+    let error = registry.watch(&users()).next().await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("broke off"), "{error}");
+}
+
 /// A server that hangs once it is asked to create a node, and goes on when it is
 /// asked for it: who registered was told an error, and the session lives on.
 #[tokio::test(flavor = "multi_thread")]

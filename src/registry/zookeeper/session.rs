@@ -160,11 +160,14 @@ impl Session {
         let mut link = self.link();
         let before = link.state.borrow().rounds;
         let is_settled = |state: &State| state.connected.is_some() || state.rounds > before;
-        let state = match timeout(self.patience(), link.state.wait_for(is_settled)).await {
-            Ok(Ok(state)) => state.clone(),
-            Ok(Err(_)) => return Err(Error::registry(self.settings.origin(0), ENDED)),
-            Err(_) => State::default(),
-        };
+        let settled = timeout(self.patience(), link.state.wait_for(is_settled)).await;
+        if matches!(settled, Ok(Err(_))) {
+            return Err(Error::registry(self.settings.origin(0), ENDED));
+        }
+        drop(settled);
+        // Where nothing settled: a server that hangs up on each session has told
+        // why, and is no round that failed.
+        let state = link.state.borrow().clone();
         state.connected.ok_or_else(|| {
             state.error.unwrap_or_else(|| {
                 let reason = format!("no connection within {:?}", self.patience());
