@@ -3,6 +3,7 @@
 mod tls_common;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -10,11 +11,18 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tls_common::{Authority, Server};
+use rustls::ServerConfig;
+use tls_common::{Authority, Front, Server};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tower::ServiceExt as _;
 use waypost::client::http::{BalanceLayer, BoxError, Pinned};
 use waypost::client::tls::{EndpointTls, Identity, SPIFFE_KEY, SpiffeMatch};
-use waypost::endpoint::AddressPolicy;
+use waypost::endpoint::{AddressPolicy, EndpointBuilder};
 use waypost::{Balancer, Endpoint, Fixed};
 
 const USERS: &str = "spiffe://example.org/ns/prod/sa/users";
@@ -36,6 +44,74 @@ async fn ask(tls: EndpointTls, endpoint: Endpoint) -> Result<String, BoxError> {
     let request = Request::get("https://users/").body(Full::default())?;
     let body = client.oneshot(request).await?.into_body().collect().await?;
     Ok(String::from_utf8(body.to_bytes().to_vec())?)
+}
+
+/// The same with reqwest.
+async fn ask_reqwest(tls: EndpointTls, endpoint: Endpoint) -> Result<String, BoxError> {
+    let balancer = Balancer::builder("users")
+        .build(Fixed::new([endpoint])?)
+        .await?;
+    let middleware = balancer
+        .middleware()
+        .https_per_endpoint(move |endpoint: &Endpoint| {
+            let mut config = tls.config(endpoint)?;
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            Ok(reqwest::Client::builder().tls_backend_preconfigured(config))
+        });
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(middleware)
+        .build();
+    Ok(client.get("https://users/").send().await?.text().await?)
+}
+
+/// A tonic server behind TLS, with its task.
+struct Grpc(Front, AbortHandle);
+
+impl Grpc {
+    async fn start(tls: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter
+            .set_service_status("users", ServingStatus::Serving)
+            .await;
+        let serving = tonic::transport::Server::builder()
+            .add_service(health)
+            .serve_with_incoming(TcpIncoming::from(listener));
+        let serving = tokio::spawn(serving).abort_handle();
+        Self(Front::start(tls, address).await, serving)
+    }
+
+    /// With a certificate for these names; it wants one of the same authority.
+    async fn mutual(authority: &Authority, names: &[&str]) -> Self {
+        let mut tls = authority.mutual(names);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self::start(tls).await
+    }
+
+    /// Asks it, by a record that says this of it.
+    async fn ask(
+        &self,
+        tls: EndpointTls,
+        says: impl FnOnce(EndpointBuilder) -> EndpointBuilder,
+    ) -> Result<(), String> {
+        let endpoint = says(Endpoint::builder(self.0.address)).build();
+        let source = Fixed::new([endpoint.expect("well-formed")]).expect("it is one");
+        let balancer = Balancer::builder("users").build(source).await;
+        let channel = balancer.expect("there is a runtime").grpc();
+        let mut client = HealthClient::new(channel.endpoint_tls(tls).build());
+        let request = HealthCheckRequest {
+            service: "users".to_owned(),
+        };
+        let answer = client.check(request).await;
+        answer.map(drop).map_err(|status| format!("{status:?}"))
+    }
+}
+
+impl Drop for Grpc {
+    fn drop(&mut self) {
+        self.1.abort();
+    }
 }
 
 fn allowing(authority: &Authority, allowed: &str) -> EndpointTls {
@@ -105,12 +181,82 @@ async fn a_record_can_narrow_who_is_called_but_never_widen_it() {
     );
 }
 
+#[tokio::test]
+async fn reqwest_checks_the_workload_and_the_record_too() {
+    let authority = Authority::new();
+    let users = Server::start("users", &authority, &[USERS]).await;
+    let orders = Server::start("orders", &authority, &[ORDERS, "users"]).await;
+    let tls = allowing(&authority, USERS);
+    let answer = ask_reqwest(tls.clone(), claiming(&users, USERS)).await;
+    let text = answer.expect("it is who it has to be");
+    assert!(
+        text.contains("sni=users") && text.contains("HTTP/2"),
+        "{text}"
+    );
+    for (endpoint, why) in [
+        (orders.endpoint(), "not the ID"),
+        (claiming(&orders, ORDERS), "not one of the service's"),
+    ] {
+        let answer = ask_reqwest(tls.clone(), endpoint).await;
+        assert!(answer.is_err(), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn grpc_checks_the_workload_and_the_record_and_shows_who_we_are() {
+    let authority = Authority::new();
+    let folder = Folder::new("grpc");
+    folder.write(&authority.identity(&["me"]));
+    let ours = Identity::from_files(folder.0.join("cert.pem"), folder.0.join("key.pem"));
+    let ours = ours.expect("they are whole");
+    let users = Grpc::mutual(&authority, &[USERS]).await;
+    let orders = Grpc::mutual(&authority, &[ORDERS, "users"]).await;
+    let claims = |id: &'static str| move |it: EndpointBuilder| it.metadata(SPIFFE_KEY, id);
+
+    let tls = allowing(&authority, USERS).identity(ours.clone());
+    let answer = users.ask(tls.clone(), |it| it).await;
+    answer.expect("it is who it has to be");
+    let answer = users.ask(tls.clone(), claims(USERS)).await;
+    answer.expect("the record says so, too");
+    assert!(
+        users
+            .ask(allowing(&authority, USERS), |it| it)
+            .await
+            .is_err()
+    );
+    let error = orders.ask(tls.clone(), |it| it).await.unwrap_err();
+    assert!(error.contains("Unavailable"), "{error}");
+    let error = orders.ask(tls, claims(ORDERS)).await.unwrap_err();
+    assert!(error.contains("not one of the service's"), "{error}");
+
+    // Without IDs, by the service's name or the one in the record.
+    let tls = EndpointTls::new(authority.roots()).identity(ours);
+    let answer = orders.ask(tls.clone(), |it| it).await;
+    answer.expect("it has the service's name");
+    let elsewhere = |it: EndpointBuilder| it.tls_name("elsewhere");
+    assert!(orders.ask(tls, elsewhere).await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_without_http2_is_told_as_one() {
+    let authority = Authority::new();
+    let identity = authority.identity(&["users"]);
+    let tls = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.cert], identity.key)
+        .expect("key and certificate match");
+    let server = Grpc::start(tls).await;
+    let tls = EndpointTls::new(authority.roots());
+    let error = server.ask(tls, |it| it).await.unwrap_err();
+    assert!(error.contains("did not choose HTTP/2"), "{error}");
+}
+
 /// A folder of the test's own, removed with it.
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
-        let name = format!("waypost-mtls-{}", std::process::id());
+    fn new(test: &str) -> Self {
+        let name = format!("waypost-mtls-{test}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).expect("there is room");
         Self(path)
@@ -132,7 +278,7 @@ impl Drop for Folder {
 async fn our_certificate_is_shown_and_reloaded_and_a_bad_one_changes_nothing() {
     let (authority, old) = (Authority::new(), Authority::new());
     let server = Server::with("mtls", authority.mutual(&["users"])).await;
-    let folder = Folder::new();
+    let folder = Folder::new("reload");
     folder.write(&old.identity(&["me"]));
     let (cert, key) = (folder.0.join("cert.pem"), folder.0.join("key.pem"));
     let ours = Identity::from_files(&cert, &key).expect("they are whole");
@@ -172,6 +318,33 @@ async fn our_certificate_is_shown_and_reloaded_and_a_bad_one_changes_nothing() {
         ask(tls, server.endpoint()).await.is_ok(),
         "the last good one serves"
     );
+}
+
+#[tokio::test]
+async fn an_identity_that_is_followed_is_the_one_of_its_files() {
+    let (authority, old) = (Authority::new(), Authority::new());
+    let folder = Folder::new("follow");
+    folder.write(&old.identity(&["me"]));
+    let (cert, key) = (folder.0.join("cert.pem"), folder.0.join("key.pem"));
+    let ours = Identity::from_files(&cert, &key).expect("they are whole");
+    let (told, mut errors) = tokio::sync::mpsc::unbounded_channel();
+    let failed = move |error: waypost::Error| drop(told.send(error));
+    let following = tokio::spawn(ours.follow(Duration::from_millis(2), failed));
+
+    let next = authority.identity(&["me"]);
+    std::fs::write(&cert, &next.cert_pem).expect("there is room");
+    let error = errors.recv().await.expect("it is followed");
+    assert!(error.is_invalid(), "of another key: {error}");
+    let server = Server::with("mtls", authority.mutual(&["users"])).await;
+    let tls = EndpointTls::new(authority.roots()).identity(ours);
+    assert!(ask(tls.clone(), server.endpoint()).await.is_err());
+    std::fs::write(&key, &next.key_pem).expect("there is room");
+    let taken = async { while ask(tls.clone(), server.endpoint()).await.is_err() {} };
+    let taken = tokio::time::timeout(Duration::from_secs(30), taken).await;
+    taken.expect("the new one is shown");
+
+    drop(tls);
+    following.await.expect("it ends with the last of them");
 }
 
 #[tokio::test]

@@ -128,7 +128,7 @@ pub struct BalanceMiddleware {
 }
 
 /// Makes what the client of an endpoint is built of.
-type Template = Arc<dyn Fn() -> ClientBuilder + Send + Sync>;
+type Template = Arc<dyn Fn(&Endpoint) -> Result<ClientBuilder, Error> + Send + Sync>;
 
 struct Shared {
     services: Services,
@@ -158,9 +158,35 @@ impl BalanceMiddleware {
     /// # let _ = middleware; }
     /// ```
     #[must_use]
-    pub fn https<F>(mut self, template: F) -> Self
+    pub fn https<F>(self, template: F) -> Self
     where
         F: Fn() -> ClientBuilder + Send + Sync + 'static,
+    {
+        self.https_per_endpoint(move |_| Ok(template()))
+    }
+
+    /// As [`https`](Self::https), where what a client is built of depends on the
+    /// endpoint; an error fails the attempt. Such as who the endpoint has to be:
+    ///
+    #[cfg_attr(feature = "tls", doc = "```no_run")]
+    #[cfg_attr(not(feature = "tls"), doc = "```ignore")]
+    /// use waypost::Endpoint;
+    /// use waypost::client::tls::{EndpointTls, SpiffeMatch};
+    ///
+    /// # fn example(users: waypost::Balancer, roots: rustls::RootCertStore) -> Result<(), waypost::Error> {
+    /// let tls = EndpointTls::new(roots)
+    ///     .spiffe([SpiffeMatch::exact("spiffe://example.org/ns/prod/sa/users")?]);
+    /// let middleware = users.middleware().https_per_endpoint(move |endpoint: &Endpoint| {
+    ///     let mut config = tls.config(endpoint)?;
+    ///     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    ///     Ok(reqwest::Client::builder().tls_backend_preconfigured(config))
+    /// });
+    /// # let _ = middleware; Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn https_per_endpoint<F>(mut self, template: F) -> Self
+    where
+        F: Fn(&Endpoint) -> Result<ClientBuilder, Error> + Send + Sync + 'static,
     {
         self.template = Some(Arc::new(template));
         self
@@ -355,7 +381,7 @@ impl Transport<reqwest::Client> for Sending<'_> {
             let request = exchange.request();
             keep_host(request, self.uri, pick).map_err(SendError::Unroutable)?;
             let sent = if let Some(template) = self.template {
-                let make = |endpoint: &Endpoint| pinned_client(template(), endpoint);
+                let make = |endpoint: &Endpoint| pinned_client(template(endpoint)?, endpoint);
                 let clients = &service.state.endpoints;
                 let client = clients.with(&service.balancer, pick, make, reqwest::Client::clone);
                 let client = client.map_err(SendError::Unroutable)?;

@@ -1,8 +1,10 @@
 //! Our own certificate, which can change while calls go on.
 
 use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::SignatureScheme;
@@ -61,6 +63,42 @@ impl Identity {
         let changed = before.cert != next.cert;
         self.current.store(Arc::new(next));
         Ok(changed)
+    }
+
+    /// Reloads now and again, for as long as there is another clone: a future to
+    /// be spawned. What cannot be read is told, and the identity stays as it is
+    /// until it can; a certificate and its key that are replaced one after the
+    /// other fit again at the next look.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use waypost::client::tls::Identity;
+    ///
+    /// # fn example() -> Result<(), waypost::Error> {
+    /// let identity = Identity::from_files("/run/tls/cert.pem", "/run/tls/key.pem")?;
+    /// let failed = |error| eprintln!("the old certificate stays: {error}");
+    /// tokio::spawn(identity.follow(Duration::from_secs(60), failed));
+    /// # Ok(()) }
+    /// ```
+    pub fn follow<F>(&self, every: Duration, failed: F) -> impl Future<Output = ()> + Send + use<F>
+    where
+        F: Fn(Error) + Send,
+    {
+        let (files, current) = (Arc::clone(&self.files), Arc::downgrade(&self.current));
+        async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let Some(current) = current.upgrade() else {
+                    return;
+                };
+                let files = Arc::clone(&files);
+                let identity = Self { files, current };
+                let reloaded = tokio::task::spawn_blocking(move || identity.reload()).await;
+                if let Ok(Err(error)) = reloaded {
+                    failed(error);
+                }
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! calls go on; connections that are open keep the one they began with.
 //!
 //! ```no_run
+//! use std::time::Duration;
 //! use waypost::Endpoint;
 //! use waypost::client::http::{BalanceLayer, Pinned};
 //! use waypost::client::tls::{EndpointTls, Identity, SpiffeMatch};
@@ -31,11 +32,14 @@
 //!         .wrap_connector(Pinned::new(HttpConnector::new(), endpoint)?);
 //!     Ok::<_, waypost::Error>(Client::builder(TokioExecutor::new()).build::<_, Body>(connector))
 //! });
-//! // Whenever the files have changed:
-//! identity.reload()?;
+//! // Takes up what the files hold, now and then; or `identity.reload()` when they have changed.
+//! tokio::spawn(identity.follow(Duration::from_secs(60), |error| eprintln!("{error}")));
 //! # let _ = client;
 //! # Ok(()) }
 //! ```
+//!
+//! With reqwest the place for it is `BalanceMiddleware::https_per_endpoint`, with tonic
+//! `GrpcBuilder::endpoint_tls`.
 
 mod identity;
 mod spiffe;

@@ -12,9 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::{Request, Uri};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint as TonicEndpoint};
 
+#[cfg(feature = "tls")]
+use super::secured::Secured;
 use crate::balancer::DetachedPick;
 use crate::client::http::{Caller, Route};
 use crate::client::service::{Service, Services, States};
+#[cfg(feature = "tls")]
+use crate::client::tls::EndpointTls;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 
@@ -22,9 +26,21 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct Channels {
     pub(super) authority: Arc<str>,
-    pub(super) tls: Option<ClientTlsConfig>,
+    pub(super) security: Security,
     pub(super) connections: u32,
     pub(super) configure: Option<Configure>,
+}
+
+/// Who an endpoint has to be.
+#[derive(Clone)]
+pub(super) enum Security {
+    /// Anybody: calls go in the clear.
+    None,
+    /// Whom tonic's own TLS takes for it.
+    Named(ClientTlsConfig),
+    /// Whom this takes for it.
+    #[cfg(feature = "tls")]
+    Endpoint(EndpointTls),
 }
 
 type Configure = Arc<dyn Fn(TonicEndpoint) -> TonicEndpoint + Send + Sync>;
@@ -40,15 +56,15 @@ impl Channels {
     pub(super) fn new(authority: &str) -> Self {
         Self {
             authority: Arc::from(authority),
-            tls: None,
+            security: Security::None,
             connections: 1,
             configure: None,
         }
     }
 
     fn connect(&self, endpoint: &Endpoint) -> Result<Connections, Error> {
-        let endpoint = self.set_up(endpoint)?;
-        let channels = (0..self.connections).map(|_| endpoint.connect_lazy());
+        let target = self.target(endpoint)?;
+        let channels = (0..self.connections).map(|_| target.channel());
         Ok(Connections {
             channels: channels.collect(),
             turn: Arc::default(),
@@ -57,10 +73,10 @@ impl Channels {
 
     /// A channel of the endpoint's that is not among those which take turns.
     pub(super) fn connect_once(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
-        Ok(self.set_up(endpoint)?.connect_lazy())
+        Ok(self.target(endpoint)?.channel())
     }
 
-    fn set_up(&self, endpoint: &Endpoint) -> Result<TonicEndpoint, Error> {
+    fn target(&self, endpoint: &Endpoint) -> Result<Target, Error> {
         let refused = |error: tonic::transport::Error| Error::unroutable(endpoint, error);
         let address = endpoint.address();
         if address.host().is_none() {
@@ -68,22 +84,55 @@ impl Channels {
             return Err(Error::unroutable(endpoint, reason));
         }
         let authority = endpoint.authority().unwrap_or(&self.authority);
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let is_plain = matches!(self.security, Security::None);
+        let scheme = if is_plain { "http" } else { "https" };
         let origin: Uri = format!("{scheme}://{authority}")
             .parse()
             .map_err(|error| Error::unroutable(endpoint, error))?;
         let name = endpoint.tls_name().or(origin.host()).unwrap_or(authority);
-        let mut base =
-            TonicEndpoint::from_shared(format!("{scheme}://{address}")).map_err(refused)?;
-        if let Some(tls) = &self.tls {
+        // To tonic, all is plain but its own TLS.
+        let is_tonics = matches!(self.security, Security::Named(_));
+        let seen = if is_tonics { "https" } else { "http" };
+        let base = TonicEndpoint::from_shared(format!("{seen}://{address}"));
+        let mut base = base.map_err(refused)?;
+        if let Security::Named(tls) = &self.security {
             let tls = tls.clone().domain_name(name);
             base = base.tls_config(tls).map_err(refused)?;
         }
+        #[cfg(feature = "tls")]
+        let security = match &self.security {
+            Security::Endpoint(tls) => Some(Secured::new(tls, endpoint, name)?),
+            _ => None,
+        };
         let base = base.origin(origin);
-        Ok(match &self.configure {
-            Some(configure) => configure(base),
-            None => base,
+        Ok(Target {
+            endpoint: match &self.configure {
+                Some(configure) => configure(base),
+                None => base,
+            },
+            #[cfg(feature = "tls")]
+            security,
         })
+    }
+}
+
+/// Where channels connect to, and how.
+struct Target {
+    endpoint: TonicEndpoint,
+    /// None where the channel itself knows.
+    #[cfg(feature = "tls")]
+    security: Option<Secured>,
+}
+
+impl Target {
+    /// One that connects when it is needed.
+    fn channel(&self) -> Channel {
+        #[cfg(feature = "tls")]
+        if let Some(security) = &self.security {
+            let connector = security.clone().set_up_as(&self.endpoint);
+            return self.endpoint.connect_with_connector_lazy(connector);
+        }
+        self.endpoint.connect_lazy()
     }
 }
 
@@ -128,7 +177,7 @@ impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channels")
             .field("authority", &self.authority)
-            .field("tls", &self.tls.is_some())
+            .field("tls", &!matches!(self.security, Security::None))
             .field("connections", &self.connections)
             .finish_non_exhaustive()
     }

@@ -32,6 +32,8 @@
 
 mod channels;
 mod load_streams;
+#[cfg(feature = "tls")]
+mod secured;
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,9 +46,11 @@ use tower_service::Service;
 
 use super::http::{BalanceLayer, Balanced, BoxError, RecordBody, ReplayBody, Tracked};
 use super::settings::setters;
+#[cfg(feature = "tls")]
+use super::tls::EndpointTls;
 use super::{CallSettings, GrpcStatus};
 use crate::balancer::Balancer;
-use channels::{Channels, Connections};
+use channels::{Channels, Connections, Security};
 
 pub use load_streams::LoadStreams;
 
@@ -85,7 +89,29 @@ impl GrpcBuilder {
     /// domain name in `config` is replaced.
     #[must_use]
     pub fn tls(mut self, config: ClientTlsConfig) -> Self {
-        self.channels.tls = Some(config);
+        self.channels.security = Security::Named(config);
+        self
+    }
+
+    /// Connects with TLS to endpoints that have to be who `tls` says: of an SPIFFE
+    /// ID, also of the one that the endpoint's record names, or of the name as
+    /// with [`tls`](Self::tls), which this replaces.
+    ///
+    /// ```
+    /// use waypost::client::tls::{EndpointTls, Identity, SpiffeMatch};
+    ///
+    /// # fn example(users: waypost::Balancer, roots: rustls::RootCertStore) -> Result<(), waypost::Error> {
+    /// let tls = EndpointTls::new(roots)
+    ///     .identity(Identity::from_files("/run/tls/cert.pem", "/run/tls/key.pem")?)
+    ///     .spiffe([SpiffeMatch::exact("spiffe://example.org/ns/prod/sa/users")?]);
+    /// let channel = users.grpc().endpoint_tls(tls).build();
+    /// # drop(channel); Ok(()) }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn endpoint_tls(mut self, tls: EndpointTls) -> Self {
+        self.channels.security = Security::Endpoint(tls);
         self
     }
 
