@@ -156,6 +156,17 @@ pub use strategy::PickOptions;
 
 /// The chapters of `docs/`, compiled like everything else.
 pub mod docs {
+    #[cfg(all(
+        feature = "axum",
+        feature = "config",
+        feature = "consul",
+        feature = "reqwest",
+        feature = "snapshot",
+        feature = "tls"
+    ))]
+    #[doc = include_str!("../docs/guide.md")]
+    pub mod guide {}
+
     #[doc = include_str!("../docs/defaults.md")]
     pub mod defaults {}
 
