@@ -211,6 +211,38 @@ impl<T: Observer + ?Sized> Observer for Arc<T> {
     }
 }
 
+/// Both are told, in this order; a call runs in the scopes of both.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn call(&self, service: &ServiceName, event: CallEvent<'_>) {
+        self.0.call(service, event);
+        self.1.call(service, event);
+    }
+
+    fn scope(&self, service: &ServiceName, method: &str) -> Option<Box<dyn CallScope>> {
+        let scopes = (self.0.scope(service, method), self.1.scope(service, method));
+        match scopes {
+            (Some(outer), Some(inner)) => Some(Box::new(Nested { outer, inner })),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+struct Nested {
+    outer: Box<dyn CallScope>,
+    inner: Box<dyn CallScope>,
+}
+
+impl CallScope for Nested {
+    fn within(&self, step: &mut dyn FnMut()) {
+        self.outer.within(&mut || self.inner.within(step));
+    }
+
+    fn told(&self, event: CallEvent<'_>) {
+        self.outer.told(event);
+        self.inner.told(event);
+    }
+}
+
 /// What one call runs in. It is dropped when the call is over, or given up.
 pub trait CallScope: Send + Sync + 'static {
     /// Runs the call from one wait to the next: calls `step` once.

@@ -116,15 +116,15 @@ pub mod client;
 
 pub mod observe;
 
-#[cfg(feature = "config")]
-pub mod config;
-
 pub mod server;
 
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+#[cfg(feature = "config")]
+pub mod config;
 
 /// Only with everything that is parsed: a program that is fuzzed itself may
 /// have less of this crate.

@@ -20,7 +20,8 @@ const FLOORS: &[(&[&str], Siblings)] = &[
     (&["balancer"], Siblings::Ignore),
     (&["resilience"], Siblings::Ignore),
     (&["client", "server"], Siblings::Ignore),
-    (&["config", "observe", "sim", "testing"], Siblings::Ignore),
+    (&["observe", "sim", "testing"], Siblings::Ignore),
+    (&["config"], Siblings::Ignore),
     (&["fuzz"], Siblings::Ignore),
 ];
 

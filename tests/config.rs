@@ -176,6 +176,7 @@ hedge = { beyond = 0.9, budget.percent = 1 }
 limits = { in_flight = 1, pending = 2, retries = 3, per_endpoint = 4 }
 adaptive_limit.aimd = { min = 1, max = 2, timeout = "3s" }
 throttle = { k = 3.0, window = "1m" }
+observe = { tracing = true, metrics = true, by_endpoint = true }
 
 [calls.retry]
 attempts = 5
@@ -193,6 +194,7 @@ budget.throttle = { max_tokens = 100, token_ratio = 0.5 }
 fn every_setting_of_calls_reaches_its_builder() {
     use waypost::client::http::{RequestKey, RequestSubset, Sticky};
     use waypost::endpoint::AddressPolicy;
+    use waypost::observe::{Metered, Traced};
     use waypost::resilience::{Aimd, Attempts, Hedge, Limits, Retry, RetryBudget, Throttle};
 
     let config = toml(CALLS).expect("it is one");
@@ -234,6 +236,8 @@ fn every_setting_of_calls_reaches_its_builder() {
         .limits(limits.expect("they are limits"))
         .adaptive_limit(Aimd::within(1, 2, seconds(3)))
         .throttle(Throttle::at(3.0).expect("a K").window(seconds(60)))
+        .observe(Traced)
+        .observe(Metered::default().by_endpoint())
         .retry(retry);
     assert_eq!(shown(&config.settings().expect("valid")), shown(&by_hand));
 }
@@ -461,6 +465,7 @@ calls.limits.per_endpoint = 0 => calls.limits.per_endpoint => no endpoint could
 calls.adaptive_limit.aimd.min = 0 => calls.adaptive_limit.aimd.min => at least 1
 calls.adaptive_limit.gradient2 = {min = 9, max = 8} => calls.adaptive_limit.gradient2.min => which is 8
 calls.throttle.k = 0.5 => calls.throttle.k => 1 to 100
+calls.observe.by_endpoint = true => calls.observe.by_endpoint => set `metrics = true`
 calls.key = [{path = true, source = true}] => calls.key.0 => it is one place
 calls.key = [{header = 'a b'}] => calls.key.0.header => hyphens
 strategy.ring_hash.vnodes = 0 => strategy.ring_hash.vnodes => `0` is refused

@@ -4,6 +4,7 @@ mod client_common;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use client_common::{Server, dead, users};
@@ -16,11 +17,12 @@ use tower::{Layer as _, ServiceExt as _};
 use tracing::field::{Field, Visit};
 use tracing::span;
 use waypost::client::http::BalanceLayer;
-use waypost::event::Observer;
+use waypost::config::Config;
+use waypost::event::{CallEvent, CallScope, Observer};
 use waypost::observe::{EndpointState, Freshness, Metered, Report, Traced, dashboard};
 use waypost::resilience::Retry;
 use waypost::strategy::RoundRobin;
-use waypost::{Balancer, Endpoint, EndpointSet, Outcome};
+use waypost::{Balancer, Endpoint, EndpointSet, Outcome, ServiceName};
 
 /// Two calls, one of which meets a dead endpoint first.
 async fn two_calls(observer: impl Observer) -> Balancer {
@@ -92,6 +94,91 @@ async fn ejections_are_counted_until_the_balancer_is_gone() {
     // The other one is all that is left, and stays.
     let expected = ("waypost_ejections_total".to_owned(), DebugValue::Counter(1));
     assert_eq!(ejections.collect::<Vec<_>>(), [expected]);
+}
+
+#[tokio::test]
+async fn a_configuration_that_has_metrics_has_those_of_changes_too() {
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let config = "service = 'users'\ncalls.observe.metrics = true\n\
+                  registry.fixed.addresses = ['10.0.0.1:80', '10.0.0.2:80']";
+    let config = Config::from_toml(config).expect("it is one");
+    let (balancer, _calls) = config.build().await.expect("it can be built");
+    for _ in 0..20 {
+        let pick = balancer.pick().expect("one is always left");
+        pick.finish(Outcome::Interrupted);
+    }
+    let counted = async {
+        loop {
+            let mut metrics = snapshots.snapshot().into_vec().into_iter();
+            if metrics.any(|(key, ..)| key.key().name() == "waypost_ejections_total") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(30), counted).await;
+    counted.expect("the ejection is counted");
+}
+
+/// Notes its name whenever it is told something.
+#[derive(Clone, Debug)]
+struct Noting(&'static str, Arc<Mutex<Vec<String>>>);
+
+impl Noting {
+    fn note(&self, what: &str) {
+        let mut notes = self.1.lock().expect("no test panics here");
+        notes.push(format!("{} {what}", self.0));
+    }
+}
+
+impl Observer for Noting {
+    fn call(&self, _: &ServiceName, event: CallEvent<'_>) {
+        if let CallEvent::Done { .. } = event {
+            self.note("done");
+        }
+    }
+
+    fn scope(&self, _: &ServiceName, method: &str) -> Option<Box<dyn CallScope>> {
+        self.note(method);
+        Some(Box::new(self.clone()))
+    }
+}
+
+impl CallScope for Noting {
+    fn within(&self, step: &mut dyn FnMut()) {
+        self.note("in");
+        step();
+        self.note("out");
+    }
+
+    fn told(&self, event: CallEvent<'_>) {
+        if let CallEvent::Done { .. } = event {
+            self.note("told");
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_who_observe_are_told_and_calls_run_within_the_scopes_of_all() {
+    let notes = Arc::<Mutex<Vec<String>>>::default();
+    let live = Server::start("live").await;
+    let client = BalanceLayer::new(users([live.endpoint()]).await)
+        .observe(Noting("first", Arc::clone(&notes)))
+        .observe(Noting("second", Arc::clone(&notes)))
+        .layer(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+    let request = Request::get("http://users/").body(Full::default());
+    let answer = client.oneshot(request.expect("well-formed")).await;
+    answer.expect("it is alive");
+    let notes = notes.lock().expect("no test panics here");
+    assert_eq!(
+        notes[..4],
+        ["first GET", "second GET", "first in", "second in"]
+    );
+    let told = ["first done", "second done", "first told", "second told"];
+    let last = [&told[..], &["second out", "first out"]].concat();
+    assert_eq!(notes[notes.len() - last.len()..], last);
 }
 
 /// Keeps every event as text.

@@ -206,10 +206,15 @@ macro_rules! setters {
             self.set(|settings| settings.addresses = Some(policy))
         }
 
-        /// Who is told of each call.
+        /// Who is told of each call, beside those who are told already.
         #[must_use]
         pub fn observe(self, observer: impl crate::event::Observer) -> Self {
-            self.set(|settings| settings.observer = Some(std::sync::Arc::new(observer)))
+            self.set(|settings| {
+                settings.observer = Some(match settings.observer.take() {
+                    Some(others) => std::sync::Arc::new((others, observer)),
+                    None => std::sync::Arc::new(observer),
+                });
+            })
         }
     };
     (with retry) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::observe::ObserveConfig;
 use super::retry::{HedgeConfig, RetryConfig};
 use super::time::{self, between};
 use super::tls::EndpointTlsConfig;
@@ -50,6 +51,8 @@ pub struct CallConfig {
     pub adaptive_limit: Option<AdaptiveConfig>,
     /// Refuses calls here while the service rejects most of them.
     pub throttle: Option<ThrottleConfig>,
+    /// Who is told of each call.
+    pub observe: ObserveConfig,
 }
 
 impl Default for CallConfig {
@@ -69,6 +72,7 @@ impl Default for CallConfig {
             limits: None,
             adaptive_limit: None,
             throttle: None,
+            observe: ObserveConfig::default(),
         }
     }
 }
@@ -119,7 +123,7 @@ impl CallConfig {
         if let Some(throttle) = &self.throttle {
             calls = calls.throttle(throttle.build()?);
         }
-        Ok(calls)
+        self.observe.add_to(calls)
     }
 }
 

@@ -46,6 +46,7 @@
 mod calls;
 mod directory;
 mod health;
+mod observe;
 mod read;
 mod refusal;
 mod registry;
@@ -72,6 +73,7 @@ pub use directory::DirectoryConfig;
 pub use health::{
     EndsEjection, HealthCheckConfig, OutlierConfig, RemovalGuardConfig, SlowStartConfig,
 };
+pub use observe::ObserveConfig;
 pub use registry::{
     CheckConfig, ConnectCheckConfig, ConsistencyConfig, ConsulConfig, DnsConfig, EtcdConfig,
     EurekaConfig, FallbackRegistryConfig, FamiliesConfig, FileConfig, FilterConfig, FixedConfig,
@@ -235,6 +237,8 @@ impl Config {
     pub async fn build(&self) -> Result<(Balancer, CallSettings), Error> {
         let (builder, calls) = (self.builder()?, self.settings()?);
         let balancer = builder.build(self.opened()?).await?;
+        #[cfg(any(feature = "metrics", feature = "tracing"))]
+        self.calls.observe.follow(&balancer);
         Ok((balancer, calls))
     }
 

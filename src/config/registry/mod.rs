@@ -95,9 +95,11 @@ impl Opened {
         feature = "etcd",
         feature = "eureka",
         feature = "file",
+        feature = "metrics",
         feature = "quanta",
         feature = "snapshot",
         feature = "tonic",
+        feature = "tracing",
         feature = "zookeeper"
     ),
     expect(dead_code, reason = "every feature is on")
