@@ -2,15 +2,19 @@
 #![cfg(feature = "snapshot")]
 
 use std::fs;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use waypost::registry::Snapshotted;
 use waypost::rng::Rng;
-use waypost::{Balancer, Discover, EndpointSet, Error, Fixed, InMemory, ServiceName, testing};
+use waypost::{
+    Balancer, Discover, Endpoint, EndpointSet, Error, Fixed, InMemory, ServiceName, testing,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,6 +32,51 @@ impl Discover for Broken {
             stream::once(down).chain(stream::pending()).boxed()
         }
     }
+}
+
+/// A registry that says what it is told to say, to its one watcher.
+struct Puppet(Mutex<Option<mpsc::UnboundedReceiver<Item>>>);
+
+type Item = Result<EndpointSet, Error>;
+
+impl Puppet {
+    fn new() -> (Self, mpsc::UnboundedSender<Item>) {
+        let (say, heard) = mpsc::unbounded_channel();
+        (Self(Mutex::new(Some(heard))), say)
+    }
+}
+
+impl Discover for Puppet {
+    fn watch(&self, _: &ServiceName) -> BoxStream<'static, Item> {
+        let heard = self.0.lock().unwrap().take().expect("it has one watcher");
+        stream::unfold(heard, |mut heard| async {
+            let item = heard.recv().await?;
+            Some((item, heard))
+        })
+        .boxed()
+    }
+}
+
+fn down() -> Item {
+    Err(Error::registry("registry", "down"))
+}
+
+/// A set of endpoints with these ports.
+fn set(ports: &[u16]) -> EndpointSet {
+    let at = |port| Endpoint::at(format!("10.0.0.1:{port}")).unwrap();
+    EndpointSet::new(ports.iter().map(at)).unwrap()
+}
+
+/// All that is told within so long, in virtual time.
+async fn told_within(sets: &mut BoxStream<'static, Item>, time: Duration) -> Vec<Item> {
+    let mut told = Vec::new();
+    let listen = async {
+        while let Some(item) = sets.next().await {
+            told.push(item);
+        }
+    };
+    timeout(time, listen).await.expect_err("it does not end");
+    told
 }
 
 fn users() -> ServiceName {
@@ -174,4 +223,97 @@ fn a_folder_that_cannot_be_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let refused = Snapshotted::new(fixed(), file.path().join("below")).unwrap_err();
     assert!(refused.is_registry(), "{refused}");
+}
+
+/// Guards: a registry that lost its entries one after the other within a second
+/// left an empty file behind.
+#[tokio::test(start_paused = true)]
+async fn what_was_known_before_nothing_is_what_stays_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, say) = Puppet::new();
+    let snapshotted = Snapshotted::new(registry, folder.path()).unwrap();
+    let mut sets = snapshotted.watch(&users());
+    say.send(Ok(set(&[1, 2, 3]))).unwrap();
+    told_within(&mut sets, Duration::from_millis(500)).await;
+    for ports in [&[1, 2][..], &[]] {
+        say.send(Ok(set(ports))).unwrap();
+    }
+    told_within(&mut sets, Duration::from_mins(1)).await;
+    assert_eq!(snapshotted.read(&users()).unwrap(), Some(set(&[1, 2])));
+}
+
+/// Guards: what had not changed for a day was too old to be used, though the
+/// registry had stood by it until a moment before.
+#[tokio::test(start_paused = true)]
+async fn what_the_registry_stands_by_grows_no_older_than_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, say) = Puppet::new();
+    let snapshotted = Snapshotted::new(registry, folder.path()).unwrap();
+    let mut sets = snapshotted.watch(&users());
+    let path = snapshotted.path(&users());
+    say.send(Ok(set(&[1]))).unwrap();
+    told_within(&mut sets, Duration::from_mins(1)).await;
+    for (said, is_renewed) in [
+        (None, true),
+        (Some(down()), false),
+        (Some(Ok(set(&[1]))), true),
+        (Some(Ok(set(&[]))), false),
+    ] {
+        fs::remove_file(&path).unwrap();
+        if let Some(item) = said {
+            say.send(item).unwrap();
+        }
+        told_within(&mut sets, Duration::from_mins(61)).await;
+        assert_eq!(path.exists(), is_renewed);
+        fs::write(&path, b"").unwrap();
+    }
+}
+
+/// Guards: a disk that failed made a balancer take what it had for fresh, though
+/// the registry was away.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_says_nothing_of_the_registry() {
+    let folder = written().await;
+    let (registry, say) = Puppet::new();
+    let snapshotted = Snapshotted::new(registry, folder.path()).unwrap();
+    let mut sets = snapshotted.watch(&users());
+    say.send(down()).unwrap();
+    let told = told_within(&mut sets, Duration::from_secs(2)).await;
+    let stored = told[0].as_ref().unwrap().version();
+    folder.close().unwrap();
+    say.send(Ok(set(&[1]))).unwrap();
+    let told = told_within(&mut sets, Duration::from_millis(500)).await;
+    let [Ok(one), Err(disk), Ok(again)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert!(disk.to_string().contains("cannot be written"), "{disk}");
+    assert!(one.version() > stored);
+    assert_eq!(again.version(), one.version(), "it is the same set");
+    say.send(Ok(set(&[2]))).unwrap();
+    say.send(down()).unwrap();
+    let told = told_within(&mut sets, Duration::from_secs(2)).await;
+    let [Ok(_), Err(registry), Err(disk)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert!(registry.to_string().contains("down"), "{registry}");
+    assert!(disk.to_string().contains("cannot be written"), "{disk}");
+}
+
+#[test]
+fn what_a_killed_writer_left_is_cleared_up_and_no_other_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_hours(2);
+    for (name, time, stays) in [
+        (".writing-1-0", Some(old), false),
+        (".writing-now", None, true),
+        ("users-1.snapshot", Some(old), true),
+    ] {
+        let path = folder.path().join(name);
+        let file = fs::File::create(&path).unwrap();
+        if let Some(time) = time {
+            file.set_modified(time).unwrap();
+        }
+        Snapshotted::new(fixed(), folder.path()).unwrap();
+        assert_eq!(path.exists(), stays, "{name}");
+    }
 }

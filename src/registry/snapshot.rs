@@ -7,7 +7,10 @@
 //! was written is refused, said, and otherwise ignored.
 //!
 //! What is on disk is used only until the registry's first answer, and comes
-//! with an error that says so, so that a balancer calls it stale.
+//! with an error that says so, so that a balancer calls it stale. It is written
+//! when it changes, and once an hour while the registry goes on standing by it:
+//! what is older than a day is refused, since addresses have other tenants by
+//! then.
 //!
 //! ```
 //! use waypost::registry::Snapshotted;
@@ -30,7 +33,6 @@ use std::future::pending;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
@@ -43,6 +45,7 @@ use super::{Discover, Registration, Registry};
 use crate::endpoint::{Endpoint, EndpointSet, ServiceName};
 use crate::error::Error;
 use crate::hash::key_hash;
+use crate::rng::Rng;
 
 /// A source whose sets are kept on disk.
 #[derive(Clone, Debug)]
@@ -65,6 +68,16 @@ const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// Between two writes: a storm of changes must not become one of the disk.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
+/// What stays as it is is written again this often, so that its age is the
+/// time since the registry last stood by it: small against [`OLDEST`].
+const RENEW_EVERY: Duration = Duration::from_hours(1);
+
+/// What a file that is being written is called at first.
+const WRITING: &str = ".writing-";
+
+/// When such a file was left behind by a process that is gone.
+const LEFT_BEHIND: Duration = Duration::from_hours(1);
+
 impl<D> Snapshotted<D> {
     /// Keeps the sets of `inner` in `folder`, which is made if it is missing.
     ///
@@ -73,7 +86,7 @@ impl<D> Snapshotted<D> {
     /// [`Error::is_registry`] when the folder cannot be made or written to.
     pub fn new(inner: D, folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder: Arc<Path> = folder.as_ref().into();
-        let probe = temporary(&folder, "probe");
+        let probe = temporary(&folder);
         fs::create_dir_all(&folder)
             .and_then(|()| fs::write(&probe, b""))
             .and_then(|()| fs::remove_file(&probe))
@@ -81,6 +94,7 @@ impl<D> Snapshotted<D> {
                 let origin = format!("snapshots in {}", folder.display());
                 Error::registry_because(origin, format!("it cannot be written: {error}"), error)
             })?;
+        clear_up(&folder);
         Ok(Self { inner, folder })
     }
 
@@ -113,9 +127,11 @@ impl<D: Discover> Discover for Snapshotted<D> {
             service: service.clone(),
             start: Some(Instant::now() + FIRST_ANSWER),
             stored: None,
+            told: None,
             last: None,
-            dirty: false,
-            next_write: Instant::now(),
+            is_well: false,
+            unwritten: None,
+            written: None,
             writing: None,
             pending: Vec::new(),
         };
@@ -154,11 +170,19 @@ struct Follower {
     /// Until when the registry's first answer is waited for; none once it, or
     /// the disk's, is there.
     start: Option<Instant>,
-    /// What was told from the disk.
+    /// What was told from the disk, and then its successors.
     stored: Option<EndpointSet>,
+    /// What was told last of what the registry said.
+    told: Option<EndpointSet>,
+    /// The same, as the registry said it.
     last: Option<EndpointSet>,
-    dirty: bool,
-    next_write: Instant,
+    /// Whether that was the registry's last word.
+    is_well: bool,
+    /// What is to be written. "Nothing" is what a registry says that forgot;
+    /// what it knew before is the better start, and is never replaced by it.
+    unwritten: Option<EndpointSet>,
+    /// When a file was begun last.
+    written: Option<Instant>,
     writing: Option<JoinHandle<io::Result<()>>>,
     /// What is to be told before anything else, last first.
     pending: Vec<Item>,
@@ -184,6 +208,7 @@ impl Follower {
                     return Some(Ok(self.take(set)));
                 }
                 Event::Item(Some(Err(error))) => {
+                    self.is_well = false;
                     if self.start.take().is_some() {
                         self.load(error).await;
                     } else {
@@ -203,7 +228,8 @@ impl Follower {
                         let reason = format!("it cannot be written: {error}");
                         let error = Error::registry_because(self.origin(), reason, error);
                         // The set after it says that the registry is well.
-                        self.pending.extend(self.last.clone().map(Ok));
+                        let told = self.told.clone().filter(|_| self.is_well);
+                        self.pending.extend(told.map(Ok));
                         return Some(Err(error));
                     }
                 }
@@ -218,7 +244,7 @@ impl Follower {
                 None => pending().await,
             }
         };
-        let due = (self.dirty && self.writing.is_none()).then_some(self.next_write);
+        let due = self.next_write();
         let write = async {
             match due {
                 Some(due) => sleep_until(due).await,
@@ -265,19 +291,37 @@ impl Follower {
                 next
             }
         };
-        // "Nothing" is what a registry says that forgot; what it knew before is
-        // the better start.
-        self.dirty |= !set.is_empty() && self.last.as_ref() != Some(&set);
+        if !set.is_empty() && self.last.as_ref() != Some(&set) {
+            self.unwritten = Some(set.clone());
+        }
         self.last = Some(set);
+        self.is_well = true;
+        self.told = Some(told.clone());
         told
     }
 
+    /// When the next file is to be begun.
+    fn next_write(&self) -> Option<Instant> {
+        if self.writing.is_some() {
+            return None;
+        }
+        let stands = || self.is_well && self.last.as_ref().is_some_and(|set| !set.is_empty());
+        let pause = match &self.unwritten {
+            Some(_) => WRITE_EVERY,
+            None if stands() => RENEW_EVERY,
+            None => return None,
+        };
+        Some(
+            self.written
+                .map_or_else(Instant::now, |written| written + pause),
+        )
+    }
+
     fn write(&mut self) {
-        let Some(set) = self.last.clone() else {
+        let Some(set) = self.unwritten.take().or_else(|| self.last.clone()) else {
             return;
         };
-        self.dirty = false;
-        self.next_write = Instant::now() + WRITE_EVERY;
+        self.written = Some(Instant::now());
         let (path, service) = (self.path.clone(), self.service.clone());
         self.writing = Some(spawn_blocking(move || write(&path, &service, &set)));
     }
@@ -379,7 +423,7 @@ fn content_of(service: &ServiceName, set: &EndpointSet) -> io::Result<Vec<u8>> {
 fn write(path: &Path, service: &ServiceName, set: &EndpointSet) -> io::Result<()> {
     let content = content_of(service, set)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let beside = temporary(folder, "writing");
+    let beside = temporary(folder);
     let written = fs::File::create(&beside).and_then(|mut file| {
         file.write_all(&content)?;
         file.sync_all()?;
@@ -397,8 +441,25 @@ fn write(path: &Path, service: &ServiceName, set: &EndpointSet) -> io::Result<()
     Ok(())
 }
 
-fn temporary(folder: &Path, what: &str) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    folder.join(format!(".{what}-{}-{number}", std::process::id()))
+/// A name that no other writer has: processes in containers share a folder and
+/// their process numbers.
+fn temporary(folder: &Path) -> PathBuf {
+    let number = Rng::from_entropy().bits();
+    folder.join(format!("{WRITING}{number:016x}"))
+}
+
+/// Takes out what processes left behind that were killed while they wrote.
+fn clear_up(folder: &Path) {
+    let Ok(files) = fs::read_dir(folder) else {
+        return;
+    };
+    for file in files.flatten() {
+        let is_ours = file.file_name().to_string_lossy().starts_with(WRITING);
+        let modified = file.metadata().and_then(|file| file.modified());
+        let age = modified.ok().and_then(|time| time.elapsed().ok());
+        if is_ours && age.is_some_and(|age| age > LEFT_BEHIND) {
+            // Another process may do the same.
+            drop(fs::remove_file(file.path()));
+        }
+    }
 }
