@@ -258,6 +258,22 @@ struct AnnouncedKeeper {
     state: watch::Receiver<RegistrationState>,
 }
 
+impl AnnouncedKeeper {
+    /// Whether the runner came to its end, and did not go with its runtime.
+    fn is_over(&self) -> bool {
+        matches!(*self.state.borrow(), RegistrationState::Lost)
+    }
+
+    fn abandoned(&self) -> Error {
+        let reason = format!(
+            "{} went with the runtime that kept it, and lapses by the registry's rules; register \
+             it anew in one that goes on",
+            self.what
+        );
+        Error::registry(&self.origin, reason)
+    }
+}
+
 impl Keeper for AnnouncedKeeper {
     fn state(&self) -> RegistrationState {
         if self.orders.is_closed() {
@@ -274,6 +290,9 @@ impl Keeper for AnnouncedKeeper {
             if sent && let Ok(done) = told.await {
                 return done;
             }
+            if !self.is_over() {
+                return Err(self.abandoned());
+            }
             let reason = format!(
                 "{} was taken out, or registered again by another; register it anew",
                 self.what
@@ -286,11 +305,13 @@ impl Keeper for AnnouncedKeeper {
     fn deregister(&self) -> BoxFuture<'_, Result<(), Error>> {
         async {
             let (to_me, told) = oneshot::channel();
-            if self.orders.send(Order::Leave(Some(to_me))).is_err() {
-                return Ok(());
+            let sent = self.orders.send(Order::Leave(Some(to_me))).is_ok();
+            match told.await {
+                Ok(done) if sent => done,
+                // No word: it is over already.
+                _ if self.is_over() => Ok(()),
+                _ => Err(self.abandoned()),
             }
-            // No word: it is over already.
-            told.await.unwrap_or(Ok(()))
         }
         .boxed()
     }

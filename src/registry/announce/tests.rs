@@ -232,3 +232,30 @@ async fn leaving_is_given_up_to_the_entry_s_own_lapse() {
     assert_eq!(shared.count("leave"), LEAVING);
     assert_eq!(shared.count("beat"), 0, "and it is not kept alive");
 }
+
+/// Guards: a registration whose runtime had ended said that it had been taken
+/// out.
+#[test]
+fn what_went_with_its_runtime_is_not_called_taken_out() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap()
+    };
+    let shared = Shared::default();
+    let first = runtime();
+    let mut registration = first.block_on(announced(&shared));
+    drop(first);
+    assert!(matches!(registration.state(), RegistrationState::Lost));
+    runtime().block_on(async {
+        let refused = [
+            registration.set_weight(5).await.unwrap_err(),
+            registration.deregister().await.unwrap_err(),
+        ];
+        for refused in refused {
+            assert!(refused.is_registry(), "{refused}");
+            assert!(refused.to_string().contains("the runtime"), "{refused}");
+        }
+    });
+    assert_eq!(shared.count("leave"), 0);
+    assert!(shared.server().entry.is_some());
+}
