@@ -157,6 +157,16 @@ fn a_time_to_live_that_no_timer_keeps_is_refused() {
     assert!(InMemory::with_ttl(Duration::from_millis(3)).is_ok());
 }
 
+/// Guards: the longest time to live was one too much for the clock.
+#[tokio::test(start_paused = true)]
+async fn a_time_to_live_without_end_is_one() {
+    let registry = InMemory::with_ttl(Duration::MAX).unwrap();
+    let _held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let _lease = registry.lease(&users(), endpoint(2), Duration::MAX);
+    sleep(Duration::from_hours(24 * 365)).await;
+    assert_eq!(registry.endpoints(&users()).len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_lease_enters_nothing() {
     let registry = InMemory::new();
@@ -320,7 +330,10 @@ fn a_registration_lapses_when_its_runtime_is_gone() {
             "the watcher is told of the lapse"
         );
         match registration.state() {
-            RegistrationState::Retrying(error) => assert!(error.is_registry(), "{error}"),
+            RegistrationState::Retrying(error) => {
+                assert!(error.is_registry(), "{error}");
+                assert!(error.to_string().contains("runtime"), "{error}");
+            }
             state => panic!("a lapsed entry is not {state:?}"),
         }
         registration.set_weight(5).await.unwrap();

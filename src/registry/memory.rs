@@ -75,6 +75,10 @@ struct Tenant {
     lapses: Option<Instant>,
 }
 
+/// What `Duration::MAX` means: longer than any process lives, and no sum of it
+/// and a moment overflows.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 100);
+
 /// Whether a lease may still write its entry. Changed under the table's lock,
 /// and never back.
 #[derive(Debug, Default)]
@@ -147,7 +151,7 @@ fn checked(ttl: Duration) -> Result<Duration, Error> {
         let reason = "a time to live below 3 ms cannot be kept by a timer";
         return Err(Error::invalid("ttl", format!("{ttl:?}"), reason));
     }
-    Ok(ttl)
+    Ok(ttl.min(FOR_EVER))
 }
 
 impl Discover for InMemory {
@@ -203,6 +207,15 @@ struct Follower {
     set: watch::Receiver<EndpointSet>,
     /// The version that was yielded last.
     told: Option<u64>,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut table = self.shared.table();
+        // Let go of under the lock, so that the last reader sees that it is.
+        self.set = watch::channel(EndpointSet::empty()).1;
+        table.forget_unused(&self.service);
+    }
 }
 
 impl Follower {
@@ -299,7 +312,15 @@ impl Table {
         };
         service.tenants.remove(id);
         service.change(|set| set.without(id));
-        if service.tenants.is_empty() && service.set.receiver_count() == 0 {
+        self.forget_unused(name);
+    }
+
+    /// Forgets a service that nobody is registered under and nobody watches:
+    /// names may come from outside.
+    fn forget_unused(&mut self, name: &ServiceName) {
+        let unused =
+            |service: &Service| service.tenants.is_empty() && service.set.receiver_count() == 0;
+        if self.services.get(name).is_some_and(unused) {
             self.services.remove(name);
         }
     }
@@ -463,7 +484,13 @@ impl Keeper for LeaseKeeper {
         } else if self.lease.fate.is_over() || table.tenant(&self.lease.service, &id).is_some() {
             RegistrationState::Lost
         } else {
-            let reason = "the entry lapsed; the next heartbeat enters it again";
+            let is_alone = |beats: &AbortHandle| beats.is_finished();
+            let reason = if self.heartbeats.as_ref().is_some_and(is_alone) {
+                "the entry lapsed, and the runtime that sent its heartbeats has ended; register it \
+                 anew in one that goes on"
+            } else {
+                "the entry lapsed; the next heartbeat enters it again"
+            };
             RegistrationState::Retrying(Error::registry("in-memory registry", reason))
         }
     }
@@ -485,5 +512,33 @@ impl Keeper for LeaseKeeper {
             heartbeats.abort();
         }
         self.lease.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: each name that was ever watched was kept for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_nobody_needs_is_forgotten() {
+        let registry = InMemory::new();
+        let users: ServiceName = "users".parse().unwrap();
+        let known = || registry.shared.table().services.len();
+        let (one, other) = (registry.watch(&users), registry.watch(&users));
+        drop(one);
+        assert_eq!(known(), 1, "the other still watches");
+        drop(other);
+        assert_eq!(known(), 0);
+        let endpoint = Endpoint::at("10.0.0.1:80").unwrap();
+        let registration = registry.register(&users, endpoint).await.unwrap();
+        drop(registry.watch(&users));
+        assert_eq!(known(), 1, "somebody is registered");
+        let mut watch = registry.watch(&users);
+        registration.deregister().await.unwrap();
+        assert_eq!(known(), 1, "somebody watches");
+        assert!(watch.next().await.unwrap().unwrap().is_empty());
+        drop(watch);
+        assert_eq!(known(), 0);
     }
 }

@@ -40,7 +40,15 @@ enum Said {
     Late,
 }
 
-type Origins = BTreeMap<ServiceName, BTreeMap<EndpointId, Arc<str>>>;
+type Origins = BTreeMap<ServiceName, Watched>;
+
+/// What is known of a service, for as long as it is watched: names may come
+/// from outside.
+#[derive(Default)]
+struct Watched {
+    watchers: usize,
+    from: BTreeMap<EndpointId, Arc<str>>,
+}
 
 impl Merge {
     /// Of no source yet.
@@ -58,10 +66,10 @@ impl Merge {
     }
 
     /// The source that an endpoint is from, as of the last set that any watcher
-    /// of the service got.
+    /// of the service got; none when nobody watches it any more.
     #[must_use]
     pub fn origin(&self, service: &ServiceName, id: &EndpointId) -> Option<Arc<str>> {
-        origins(&self.origins).get(service)?.get(id).cloned()
+        origins(&self.origins).get(service)?.from.get(id).cloned()
     }
 }
 
@@ -80,6 +88,8 @@ impl Discover for Merge {
             tokio::time::sleep(TOGETHER).await;
             Said::Late
         });
+        let known = || origins(&self.origins);
+        known().entry(service.clone()).or_default().watchers += 1;
         let mut merged = Merged {
             service: service.clone(),
             parts: self
@@ -146,6 +156,18 @@ struct Merged {
     origins: Arc<Mutex<Origins>>,
 }
 
+impl Drop for Merged {
+    fn drop(&mut self) {
+        let mut origins = origins(&self.origins);
+        if let Some(watched) = origins.get_mut(&self.service) {
+            watched.watchers -= 1;
+            if watched.watchers == 0 {
+                origins.remove(&self.service);
+            }
+        }
+    }
+}
+
 impl Merged {
     /// What is to be told: the set where it changed or is well again, and an
     /// error where one came, or a set came while one stands.
@@ -203,7 +225,9 @@ impl Merged {
         let from = by_id
             .iter()
             .map(|(id, (_, name))| ((*id).clone(), Arc::clone(name)));
-        origins(&self.origins).insert(self.service.clone(), from.collect());
+        let mut origins = origins(&self.origins);
+        origins.entry(self.service.clone()).or_default().from = from.collect();
+        drop(origins);
         let both = by_id.into_values().map(|(one, _)| Arc::clone(one));
         before.next_shared(both).with_skipped(skipped)
     }
