@@ -123,6 +123,20 @@ async fn a_merge_waits_for_all_and_lets_the_first_that_knows_speak() {
     assert_eq!(origin("a").as_deref(), Some("second"));
 }
 
+/// Guards: each service that was ever asked for was kept for ever.
+#[tokio::test(start_paused = true)]
+async fn a_merge_forgets_the_origins_of_what_nobody_watches() {
+    let merge = Merge::new().source("one", fixed(&[("a", 1)]));
+    let (mut first, mut second) = (merge.watch(&users()), merge.watch(&users()));
+    next(&mut first).await.unwrap();
+    next(&mut second).await.unwrap();
+    let known = || merge.origin(&users(), at("a", 1).id()).is_some();
+    drop(first);
+    assert!(known(), "the other still watches");
+    drop(second);
+    assert!(!known());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_merge_keeps_what_a_source_that_fails_told_and_says_which() {
     let ((first, say_first), (second, say_second)) = (Puppet::new(), Puppet::new());
@@ -156,6 +170,32 @@ async fn a_source_that_hangs_does_not_keep_a_merge_from_serving() {
     );
     say_late.send(Ok(set(&[("b", 1)]))).unwrap();
     assert_eq!(next(&mut sets).await.unwrap().len(), 2);
+}
+
+/// Guards: while the second was asked and had said nothing yet, or failed, nobody
+/// was told that the first failed.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_has_nothing_either_tells_why() {
+    let ((first, say_first), (second, say_second)) = (Puppet::new(), Puppet::new());
+    let mut sets = Fallback::new(first, second, AFTER).watch(&users());
+    silent(&mut sets).await;
+    say_first.send(failure()).unwrap();
+    assert!(next(&mut sets).await.is_err(), "both are silent");
+    say_second.send(Ok(set(&[("spare", 1)]))).unwrap();
+    assert_eq!(next(&mut sets).await.unwrap().len(), 1);
+    say_first.send(failure()).unwrap();
+    silent(&mut sets).await;
+    say_second.send(failure()).unwrap();
+    assert!(next(&mut sets).await.is_err());
+    say_first.send(failure()).unwrap();
+    assert!(next(&mut sets).await.is_err(), "neither is well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_may_wait_for_ever() {
+    let (first, _say) = Puppet::new();
+    let never = Fallback::new(first, fixed(&[("spare", 1)]), Duration::MAX);
+    silent(&mut never.watch(&users())).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,13 +27,16 @@ pub struct Fallback {
     after: Duration,
 }
 
+/// What `Duration::MAX` means: longer than any process lives.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 100);
+
 impl Fallback {
     /// Uses `second` when `first` has been silent or failing for `after`.
     pub fn new(first: impl Discover, second: impl Discover, after: Duration) -> Self {
         Self {
             first: Arc::new(first),
             second: Arc::new(second),
-            after,
+            after: after.min(FOR_EVER),
         }
     }
 }
@@ -45,6 +48,7 @@ impl Discover for Fallback {
             behind: Arc::clone(&self.second),
             service: service.clone(),
             second: None,
+            second_serves: false,
             after: self.after,
             failing_since: Some(Instant::now()),
             told: EndpointSet::empty(),
@@ -82,6 +86,8 @@ struct Follower {
     service: ServiceName,
     /// There while it is needed.
     second: Option<Sets>,
+    /// Whether what was told last is the second's, and it was well then.
+    second_serves: bool,
     after: Duration,
     /// Since when the first is silent or fails; none while it is well.
     failing_since: Option<Instant>,
@@ -110,20 +116,22 @@ impl Follower {
                 item = self.first.next() => match item? {
                     Ok(set) => {
                         (self.failing_since, self.second) = (None, None);
+                        self.second_serves = false;
                         return Some(Ok(self.follow(&set)));
                     }
                     Err(error) => {
                         self.failing_since.get_or_insert_with(Instant::now);
                         // While the second serves, what is served is fresh.
-                        if self.second.is_none() {
+                        if !self.second_serves {
                             return Some(Err(error));
                         }
                     }
                 },
-                item = second => match item? {
-                    Ok(set) => return Some(Ok(self.follow(&set))),
-                    Err(error) => return Some(Err(error)),
-                },
+                item = second => {
+                    let item = item?;
+                    self.second_serves = item.is_ok();
+                    return Some(item.map(|set| self.follow(&set)));
+                }
                 () = late => self.second = Some(self.behind.watch(&self.service)),
             }
         }
