@@ -34,5 +34,12 @@ async fn check(path: &str) -> Result<(), Error> {
     let (balancer, _calls) = config.build().await?;
     let endpoints = balancer.current().len();
     eprintln!("{}: {endpoints} endpoints", config.service);
+    // What is written is right all the same.
+    let discovery = balancer.discovery();
+    match discovery.error() {
+        Some(error) => eprintln!("the registry fails: {error}"),
+        None if discovery.is_unknown() => eprintln!("the registry has not answered yet"),
+        None => {}
+    }
     Ok(())
 }

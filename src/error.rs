@@ -164,6 +164,21 @@ impl Error {
         .into()
     }
 
+    /// The field that a builder refused.
+    #[cfg(any(
+        feature = "consul",
+        feature = "etcd",
+        feature = "eureka",
+        feature = "zookeeper"
+    ))]
+    #[cfg(feature = "config")]
+    pub(crate) fn field(&self) -> Option<&'static str> {
+        match &*self.inner {
+            Inner::Invalid { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
     /// What a builder refused, with the path of the key that said so: the last
     /// part of the field, in that section of a configuration.
     #[cfg(feature = "config")]

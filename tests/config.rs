@@ -267,8 +267,9 @@ calls: {timeout: 90s, retry: {statuses: [503, 504]}}
             "WAYPOST__REGISTRY__FIXED__ADDRESSES",
             "10.0.0.1:80, 10.0.0.2:80",
         ),
-        ("WAYPOST__HEALTH_CHECK", "true"),
-        ("WAYPOST__OUTLIER_EJECTION", "false"),
+        ("WAYPOST__HEALTH_CHECK", "True"),
+        ("WAYPOST__OUTLIER_EJECTION", "FALSE"),
+        ("WAYPOST__LATENCY", "TRUE"),
         ("WAYPOST__CALLS__TIMEOUT", "90s"),
         ("WAYPOST__CALLS__RETRY__STATUSES", "[503, 504]"),
         ("WAYPOST_REQUIRE_SERVERS", "none of ours: one underscore"),
@@ -499,6 +500,13 @@ registry.file.path = 'a.ini' => registry.file.path => `.toml`
 registry.dns.port = 0 => registry.dns.port => port 0
 registry.consul.wait = '1ms' => registry.consul.wait => it must be from 1s
 registry.consul.tls.key = 'a' => registry.consul.tls => go together
+registry.consul.tls.authorities = '/run/ca.pem' => registry.consul.tls.authorities => `{ file =
+registry.etcd.tls.authorities = '-----BEGIN CERTIFICATE-----' => registry.etcd.tls.authorities => certificate
+registry.eureka.tls = {certificate = 'a', key = 'b'} => registry.eureka.tls.certificate => no PEM
+registry.zookeeper.tls = {certificate = '-----BEGIN A-----', key = '-----BEGIN A-----'} => registry.zookeeper.tls => certificate
+registry.dns = {port = 80, servers = ['ns1']} => registry.dns.servers.0 => `10.0.0.53:5353`
+registry.fixed.addresses = ['http://10.0.0.1:80'] => registry.fixed.addresses.0 => it is a URL
+registry.fixed = ['10.0.0.1:80'] => registry.fixed => a section of keys, of which there are `addresses`
 registry.etcd.lease_ttl = '1s' => registry.etcd.lease_ttl => 2 s to a day
 registry.etcd.user = 'a' => registry.etcd => go together
 registry.etcd = {user = 'a', password.env = 'WAYPOST_NO_SUCH_VARIABLE'} => registry.etcd.password => it is not set
@@ -547,7 +555,7 @@ async fn what_cannot_be_is_refused_with_its_path_and_the_reason() {
 fn secrets_come_by_value_file_or_environment_and_are_never_shown() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
-    std::fs::write(&file, "hunter2\n").expect("it is written");
+    std::fs::write(&file, "hunter2\r\n").expect("it is written");
     let of = |token: &str| {
         toml(&format!(
             "service = 'users'\nregistry.consul = {{ url = 'http://127.0.0.1:1', token = {token} }}"

@@ -13,7 +13,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, quoted};
 use super::value::{Table, Value};
 use crate::error::excerpt;
 use crate::format::Format;
@@ -42,21 +42,7 @@ impl Reader {
     }
 }
 
-/// A text of the environment, as what is asked for.
-macro_rules! scalar {
-    ($method:ident, $type:ty, $visit:ident, $what:literal) => {
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
-            match &self.0 {
-                Value::Variable(text) => match text.trim().parse::<$type>() {
-                    Ok(value) => visitor.$visit(value),
-                    Err(_) => Err(Refusal::new(concat!("it must be ", $what))),
-                },
-                _ => self.deserialize_any(visitor),
-            }
-        }
-    };
-}
-
+/// A text of the environment, as the number that is asked for.
 macro_rules! integers {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
@@ -92,8 +78,25 @@ impl<'de> Deserializer<'de> for Reader {
         }
     }
 
-    scalar!(deserialize_bool, bool, visit_bool, "`true` or `false`");
-    scalar!(deserialize_f64, f64, visit_f64, "a number");
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match &self.0 {
+            Value::Variable(_) if self.0.is_on() => visitor.visit_bool(true),
+            Value::Variable(_) if self.0.is_off() => visitor.visit_bool(false),
+            Value::Variable(_) => Err(Refusal::new("it must be `true` or `false`")),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match &self.0 {
+            Value::Variable(text) => match text.trim().parse() {
+                Ok(value) => visitor.visit_f64(value),
+                Err(_) => Err(Refusal::new("it must be a number")),
+            },
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     integers! {
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
         deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
@@ -122,10 +125,17 @@ impl<'de> Deserializer<'de> for Reader {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _fields: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Read<V::Value> {
-        self.deserialize_map(visitor)
+        match self.structured()? {
+            // Serde would take its items for the keys' values, one by one.
+            Value::List(_) => Err(Refusal::new(format!(
+                "it must be a section of keys, of which there are {}",
+                quoted(fields)
+            ))),
+            value => Self(value).deserialize_any(visitor),
+        }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -178,8 +188,7 @@ impl<'de> Deserializer<'de> for Reader {
 }
 
 fn one_of(kinds: &[&str]) -> String {
-    let quoted: Vec<String> = kinds.iter().map(|kind| format!("`{kind}`")).collect();
-    format!("it must be one of {}", quoted.join(", "))
+    format!("it must be one of {}", quoted(kinds))
 }
 
 struct Items {

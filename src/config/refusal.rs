@@ -69,11 +69,14 @@ fn hint(written: &str, known: &[&str]) -> String {
     let most = (written.chars().count() / 3).max(2);
     match near.min() {
         Some((distance, name)) if distance <= most => format!("did you mean `{name}`?"),
-        _ => {
-            let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-            format!("there are {}", quoted.join(", "))
-        }
+        _ => format!("there are {}", quoted(known)),
     }
+}
+
+/// All of the names: `` `a`, `b` ``.
+pub(super) fn quoted(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
 }
 
 /// Levenshtein's distance, in which two letters that changed places count as one

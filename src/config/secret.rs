@@ -13,7 +13,7 @@ use crate::error::Error;
 ///
 /// Written as the text itself, as `{ file = "/run/secrets/token" }` or as
 /// `{ env = "CONSUL_TOKEN" }`; what is in a file ends before its last line
-/// break. Files and variables are read when the configuration is built.
+/// break, Windows' or another. Files and variables are read when the configuration is built.
 ///
 /// Neither [`Debug`](fmt::Debug) nor serde shows the text: it is written as
 /// `(hidden)`, which is not taken for a secret when it is read back.
@@ -51,7 +51,10 @@ impl Secret {
         let text = match &self.0 {
             Place::Text(text) => Ok(text.clone()),
             Place::File(path) => std::fs::read_to_string(path)
-                .map(|text| text.strip_suffix('\n').unwrap_or(&text).to_owned())
+                .map(|text| {
+                    let line = text.strip_suffix('\n').unwrap_or(&text);
+                    line.strip_suffix('\r').unwrap_or(line).to_owned()
+                })
                 .map_err(|error| {
                     let what = format!("its file {} cannot be read", path.display());
                     cannot(what, &error)

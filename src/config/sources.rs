@@ -44,8 +44,8 @@ use crate::format::Format;
 ///
 /// `WAYPOST__CALLS__TIMEOUT=2s` sets `calls.timeout`: the parts of the path are
 /// joined by two underscores. Case does not matter, so that keys of maps are in
-/// small letters. A list is written with commas (`502,503`), and whatever a
-/// variable cannot say otherwise as JSON.
+/// small letters; nor does it in `true` and `false`. A list is written with commas
+/// (`502,503`), and whatever a variable cannot say otherwise as JSON.
 #[derive(Clone, Default)]
 #[must_use = "it is read by `read`"]
 pub struct Sources {

@@ -59,7 +59,7 @@ impl Value {
     pub(super) fn is_off(&self) -> bool {
         match self {
             Self::Nothing | Self::Bool(false) => true,
-            Self::Variable(text) => text == "false",
+            Self::Variable(text) => text.trim().eq_ignore_ascii_case("false"),
             _ => false,
         }
     }
@@ -68,7 +68,7 @@ impl Value {
     pub(super) fn is_on(&self) -> bool {
         match self {
             Self::Bool(on) => *on,
-            Self::Variable(text) => text == "true",
+            Self::Variable(text) => text.trim().eq_ignore_ascii_case("true"),
             _ => false,
         }
     }

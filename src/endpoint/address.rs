@@ -160,6 +160,9 @@ impl FromStr for Address {
             return Self::try_from(addr);
         }
         let refused = |reason: &str| Err(Error::invalid(FIELD, excerpt(text, 64), reason));
+        if text.contains("://") {
+            return refused("it is a URL; write its host and port alone, as `host:port`");
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
             return refused("it has no port; write `host:port`, `ip:port` or `unix:/path`");
         };
@@ -249,7 +252,7 @@ mod tests {
             ("::1:80", "brackets"),
             ("[::1:80", "brackets"),
             ("ho st:80", "character"),
-            ("http://a:80", "brackets"),
+            ("http://a:80", "it is a URL"),
             ("a/b:80", "character"),
             ("unix:", "empty"),
         ] {

@@ -204,6 +204,7 @@ mod open {
     use std::sync::Arc;
 
     use super::super::Opened;
+    use super::super::tls::refused;
     use super::{CheckConfig, ConsistencyConfig, ConsulConfig};
     use crate::error::Error;
     use crate::registry::consul::{Check, Consistency, Consul, ConsulBuilder};
@@ -211,7 +212,7 @@ mod open {
     impl ConsulConfig {
         pub(in super::super) fn open(&self, at: &str) -> Result<Opened, Error> {
             let consul = self.builder(at)?.build();
-            let consul = consul.map_err(|error| error.within(at))?;
+            let consul = consul.map_err(|error| refused(error, at))?;
             Ok(Opened::Registry(Arc::new(consul)))
         }
 

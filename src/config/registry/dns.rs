@@ -1,9 +1,10 @@
 //! DNS.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::time;
 
@@ -15,7 +16,9 @@ pub struct DnsConfig {
     pub pattern: String,
     /// The port of A and AAAA records; SRV records are asked for if not set.
     pub port: Option<u16>,
-    /// The servers to ask; the system's if there are none.
+    /// The servers to ask, on port 53 where none is written; the system's if
+    /// there are none.
+    #[serde(deserialize_with = "servers")]
     pub servers: Vec<SocketAddr>,
     /// Which addresses are taken.
     pub families: FamiliesConfig,
@@ -67,6 +70,30 @@ impl Default for DnsConfig {
             hold_negative: Duration::from_secs(30),
             hold_failed: Duration::from_hours(24),
         }
+    }
+}
+
+fn servers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let servers = Vec::<Server>::deserialize(from)?;
+    Ok(servers.into_iter().map(|Server(at)| at).collect())
+}
+
+struct Server(SocketAddr);
+
+impl<'de> Deserialize<'de> for Server {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = String::deserialize(from)?;
+        let at = written.parse::<SocketAddr>().or_else(|_| {
+            let ip = written.parse::<IpAddr>();
+            ip.map(|ip| SocketAddr::new(ip, 53))
+        });
+        at.map(Self).map_err(|_| {
+            let reason = format!(
+                "`{written}` is no server; write its IP address, and its port where that is \
+                 another than 53, as `10.0.0.53:5353`"
+            );
+            D::Error::custom(reason)
+        })
     }
 }
 

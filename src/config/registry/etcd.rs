@@ -70,6 +70,7 @@ mod open {
     use std::sync::Arc;
 
     use super::super::Opened;
+    use super::super::tls::refused;
     use super::{EtcdConfig, LayoutConfig};
     use crate::error::Error;
     use crate::registry::etcd::{Etcd, EtcdBuilder, Layout};
@@ -77,7 +78,7 @@ mod open {
     impl EtcdConfig {
         pub(in super::super) fn open(&self, at: &str) -> Result<Opened, Error> {
             let etcd = self.builder(at)?.build();
-            let etcd = etcd.map_err(|error| error.within(at))?;
+            let etcd = etcd.map_err(|error| refused(error, at))?;
             Ok(Opened::Registry(Arc::new(etcd)))
         }
 

@@ -53,6 +53,7 @@ mod open {
     use std::sync::Arc;
 
     use super::super::Opened;
+    use super::super::tls::refused;
     use super::EurekaConfig;
     use crate::error::Error;
     use crate::registry::eureka::{Eureka, EurekaBuilder};
@@ -60,7 +61,7 @@ mod open {
     impl EurekaConfig {
         pub(in super::super) fn open(&self, at: &str) -> Result<Opened, Error> {
             let eureka = self.builder(at)?.build();
-            let eureka = eureka.map_err(|error| error.within(at))?;
+            let eureka = eureka.map_err(|error| refused(error, at))?;
             Ok(Opened::Registry(Arc::new(eureka)))
         }
 

@@ -55,6 +55,7 @@ mod open {
     use std::sync::Arc;
 
     use super::super::Opened;
+    use super::super::tls::refused;
     use super::ZooKeeperConfig;
     use crate::error::Error;
     use crate::registry::ZooKeeper;
@@ -89,7 +90,7 @@ mod open {
                     zookeeper = zookeeper.client_certificate(certificate, key);
                 }
             }
-            let zookeeper = zookeeper.build().map_err(|error| error.within(at))?;
+            let zookeeper = zookeeper.build().map_err(|error| refused(error, at))?;
             Ok(Opened::Registry(Arc::new(zookeeper)))
         }
     }
