@@ -8,8 +8,7 @@ mod server_common;
 use std::fs;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use registry_common::{set_where, users};
+use registry_common::{endpoint, error_saying, full, refusal_saying, registered, set_where, users};
 use server_common::{Launch, Server, certificates, consul_cluster, http_get, until};
 use waypost::registry::consul::{Check, Consistency, Consul, ConsulBuilder};
 use waypost::{Discover, Endpoint, Registry, Status, testing};
@@ -23,11 +22,6 @@ async fn consul() -> Option<Server> {
 
 fn at(server: &Server) -> ConsulBuilder {
     Consul::builder(format!("http://{}", server.address()))
-}
-
-fn endpoint(i: u16) -> Endpoint {
-    let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
-    builder.id(format!("users-{i}")).build().unwrap()
 }
 
 fn cli(server: &Server, arguments: &[&str]) -> String {
@@ -52,24 +46,12 @@ async fn keeps_the_contract_of_registries() {
 async fn every_field_of_an_endpoint_comes_back() {
     let Some(server) = consul().await else { return };
     let registry = at(&server).build().unwrap();
-    let full = Endpoint::builder("[::1]:9000")
-        .id("größe/3 //..?x=%2f")
-        .weight(70_000)
-        .region("eu")
-        .zone("eu-1a")
-        .sub_zone("rack 7")
-        .priority(2)
-        .status(Status::Starting)
-        .metadata("version", "v2 \"beta\"")
-        .tls_name("users.internal")
-        .authority("users:80")
-        .build()
-        .unwrap();
+    let full = full();
     let none = endpoint(1).with_weight(0);
     let named = Endpoint::at("users-7.internal:80").unwrap();
     let mut held = Vec::new();
     for endpoint in [&full, &none, &named] {
-        held.push(registry.register(&users(), endpoint.clone()).await.unwrap());
+        held.push(registered(&registry, endpoint.clone()).await);
     }
     let mut sets = registry.watch(&users());
     let set = set_where(&mut sets, "all show", |set| set.len() == 3).await;
@@ -104,7 +86,7 @@ async fn what_consul_would_refuse_or_change_is_refused_with_the_field() {
 async fn the_cli_sees_ours_and_we_see_the_clis() {
     let Some(server) = consul().await else { return };
     let registry = at(&server).announce_tag("blue").build().unwrap();
-    let ours = registry.register(&users(), endpoint(1)).await.unwrap();
+    let ours = registered(&registry, endpoint(1)).await;
     until(
         "the CLI lists our service and its tag",
         PATIENCE,
@@ -209,7 +191,7 @@ async fn what_is_read_can_be_narrowed() {
     let passing = at(&server).passing(true);
     let down = passing.clone().build().unwrap();
     let starting = endpoint(3).with_status(Status::Draining);
-    let _drains = down.register(&users(), starting).await.unwrap();
+    let _drains = registered(&down, starting).await;
     for (what, builder, expected) in [
         ("all", at(&server), 3),
         ("passing", passing, 2),
@@ -246,11 +228,9 @@ async fn what_is_read_can_be_narrowed() {
         set_where(&mut sets, what, |set| set.len() == expected).await;
     }
     let elsewhere = at(&server).datacenter("nowhere").build().unwrap();
-    let error = elsewhere.watch(&users()).next().await.unwrap().unwrap_err();
-    assert!(
-        error.is_registry() && error.to_string().contains("datacenter"),
-        "{error}"
-    );
+    let mut sets = elsewhere.watch(&users());
+    let error = error_saying(&mut sets, "another datacenter", "datacenter").await;
+    assert!(error.is_registry(), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,12 +245,7 @@ async fn a_check_that_consul_runs_decides() {
         .unwrap();
     let mut held = Vec::new();
     for endpoint in [alive, dead] {
-        held.push(
-            registry
-                .register(&users(), endpoint.build().unwrap())
-                .await
-                .unwrap(),
-        );
+        held.push(registered(&registry, endpoint.build().unwrap()).await);
     }
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "the one that is alive shows", |set| {
@@ -288,7 +263,7 @@ async fn an_agent_that_forgot_everything_is_told_again() {
         .check(Check::ttl(Duration::from_secs(3)))
         .build()
         .unwrap();
-    let registration = registry.register(&users(), endpoint(1)).await.unwrap();
+    let registration = registered(&registry, endpoint(1)).await;
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
     // `-dev` keeps all in memory: it comes back with indices that begin anew.
@@ -304,7 +279,7 @@ async fn an_agent_that_forgot_everything_is_told_again() {
         set.len() == 1
     })
     .await;
-    let _new = registry.register(&users(), endpoint(2)).await.unwrap();
+    let _new = registered(&registry, endpoint(2)).await;
     set_where(&mut sets, "the old watch follows the new indices", |set| {
         set.len() == 2
     })
@@ -327,7 +302,7 @@ async fn the_next_agent_takes_over() {
         .check(Check::ttl(Duration::from_secs(3)))
         .build()
         .unwrap();
-    let _held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let _held = registered(&registry, endpoint(1)).await;
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
     first.kill();
@@ -337,7 +312,7 @@ async fn the_next_agent_takes_over() {
         set.len() == 1
     })
     .await;
-    let _new = other.register(&users(), endpoint(2)).await.unwrap();
+    let _new = registered(&other, endpoint(2)).await;
     set_where(&mut sets, "the watch goes on at the second", |set| {
         set.len() == 2
     })
@@ -357,24 +332,14 @@ async fn tokens_are_sent_and_never_shown() {
         .start()
         .await;
     let right = at(&server).token(TOKEN).build().unwrap();
-    let held = right.register(&users(), endpoint(1)).await;
     // The token is made when the leader has been elected, some moments later.
-    let _held = match held {
-        Ok(held) => held,
-        Err(_) => {
-            until("the token is known", PATIENCE, async || {
-                right.register(&users(), endpoint(1)).await.is_ok()
-            })
-            .await;
-            right.register(&users(), endpoint(1)).await.unwrap()
-        }
-    };
+    let _held = registered(&right, endpoint(1)).await;
     let mut sets = right.watch(&users());
     set_where(&mut sets, "the token reads", |set| set.len() == 1).await;
 
     let wrong = at(&server).token(WRONG).build().unwrap();
-    let write = wrong.register(&users(), endpoint(2)).await.unwrap_err();
-    let read = wrong.watch(&users()).next().await.unwrap().unwrap_err();
+    let write = refusal_saying(&wrong, &users(), endpoint(2), "403").await;
+    let read = error_saying(&mut wrong.watch(&users()), "a wrong token", "403").await;
     for error in [write, read] {
         let text = format!("{error} {error:?}");
         assert!(
@@ -409,7 +374,7 @@ async fn certificates_are_checked_on_both_sides() {
         .client_certificate(read("client.pem"), read("client.key"))
         .build()
         .unwrap();
-    let _held = right.register(&users(), endpoint(1)).await.unwrap();
+    let _held = registered(&right, endpoint(1)).await;
     set_where(&mut right.watch(&users()), "TLS works", |set| {
         set.len() == 1
     })
@@ -422,9 +387,9 @@ async fn certificates_are_checked_on_both_sides() {
         .client_certificate(read("client.pem"), read("client.key"));
     for (builder, why) in [(no_client, "ertificate"), (not_trusted, "certificate")] {
         let registry = builder.build().unwrap();
-        let error = registry.watch(&users()).next().await.unwrap().unwrap_err();
+        let error = error_saying(&mut registry.watch(&users()), why, why).await;
         let text = error.to_string();
-        assert!(error.is_registry() && text.contains(why), "{text}");
+        assert!(error.is_registry(), "{text}");
         assert!(text.contains(&port.to_string()), "{text}");
     }
     let error = https().ca_certificate("nonsense").build().unwrap_err();
@@ -469,7 +434,7 @@ async fn nothing_is_lost_when_the_leader_of_three_is_killed() {
         .unwrap();
     let mut held = Vec::new();
     for i in 1..=10 {
-        held.push(registry.register(&users(), endpoint(i)).await.unwrap());
+        held.push(registered(&registry, endpoint(i)).await);
     }
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "all show", |set| set.len() == 10).await;
@@ -479,7 +444,7 @@ async fn nothing_is_lost_when_the_leader_of_three_is_killed() {
     let mut reads = stale.watch(&users());
     set_where(&mut reads, "stale reads go on", |set| set.len() == 10).await;
     // An agent takes an entry at once and tells the others when it can.
-    let _after = registry.register(&users(), endpoint(11)).await.unwrap();
+    let _after = registered(&registry, endpoint(11)).await;
     let mut fewest = usize::MAX;
     set_where(&mut sets, "writes resume", |set| {
         fewest = fewest.min(set.len());

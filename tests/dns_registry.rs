@@ -64,6 +64,22 @@ async fn until(sets: &mut Sets, test: impl Fn(&EndpointSet) -> bool) -> Endpoint
     }
 }
 
+/// The first answer. A busy machine may let the time for one pass.
+async fn first(sets: &mut Sets) -> EndpointSet {
+    until(sets, |_| true).await
+}
+
+/// The first error that says so.
+async fn error_saying(sets: &mut Sets, says: &str) -> Error {
+    loop {
+        if let Err(error) = next(sets).await
+            && error.to_string().contains(says)
+        {
+            return error;
+        }
+    }
+}
+
 fn told(set: &EndpointSet) -> Vec<&str> {
     set.iter().map(|one| one.address().as_str()).collect()
 }
@@ -99,7 +115,7 @@ async fn services_bring_port_priority_and_weight() {
         return;
     };
     let dns = ask(&knot, Dns::srv("_http._tcp.{service}.waypost.test"));
-    let set = next(&mut dns.watch(&name("s"))).await.unwrap();
+    let set = first(&mut dns.watch(&name("s"))).await;
     let told: Vec<_> = set
         .iter()
         .map(|one| {
@@ -125,7 +141,7 @@ async fn services_bring_port_priority_and_weight() {
     assert_eq!(skipped.count, 1);
     assert!(skipped.example.to_string().contains("missing.waypost.test"));
 
-    let set = next(&mut dns.watch(&name("none"))).await.unwrap();
+    let set = first(&mut dns.watch(&name("none"))).await;
     assert!(set.is_empty(), "the root as target is no service");
 }
 
@@ -136,7 +152,7 @@ async fn changes_show_when_the_time_to_live_is_over() {
     };
     let dns = ask(&knot, addresses());
     let mut sets = dns.watch(&name("a"));
-    let before = next(&mut sets).await.unwrap();
+    let before = first(&mut sets).await;
     knot.zone.change(&["zone-set a 1 A 10.0.0.9"]);
     let after = until(&mut sets, |set| set.len() == 3).await;
     assert!(after.version() > before.version());
@@ -153,8 +169,8 @@ async fn an_answer_too_long_for_udp_comes_whole() {
     let Some(knot) = Knot::start(&(many.join("\n") + "\n")).await else {
         return;
     };
-    let set = next(&mut ask(&knot, addresses()).watch(&name("many"))).await;
-    assert_eq!(set.unwrap().len(), 300);
+    let set = first(&mut ask(&knot, addresses()).watch(&name("many"))).await;
+    assert_eq!(set.len(), 300);
 }
 
 #[tokio::test]
@@ -165,10 +181,9 @@ async fn a_server_that_hangs_or_is_gone_leaves_the_set_standing() {
     let dns = ask(&knot, addresses());
     let users = Balancer::builder("a").build(dns.clone()).await.unwrap();
     let mut sets = dns.watch(&name("a"));
-    next(&mut sets).await.unwrap();
+    first(&mut sets).await;
     knot.server.pause().await;
-    let hangs = next(&mut sets).await.unwrap_err();
-    assert!(hangs.to_string().contains("a.waypost.test"), "{hangs}");
+    error_saying(&mut sets, "a.waypost.test").await;
     assert_eq!(users.current().len(), 2);
     knot.server.resume();
     until(&mut sets, |set| set.len() == 2).await;
@@ -189,12 +204,11 @@ async fn no_such_name_is_believed_after_a_while() {
     let held = ask(&knot, addresses().hold_negative(a_while));
     let believed = ask(&knot, addresses().hold_negative(Duration::ZERO));
     let (mut held, mut believed) = (held.watch(&name("a")), believed.watch(&name("a")));
-    assert_eq!(next(&mut held).await.unwrap().len(), 2);
-    assert_eq!(next(&mut believed).await.unwrap().len(), 2);
+    assert_eq!(first(&mut held).await.len(), 2);
+    assert_eq!(first(&mut believed).await.len(), 2);
     knot.zone.change(&["zone-unset a"]);
-    assert!(next(&mut believed).await.unwrap().is_empty());
-    let error = next(&mut held).await.unwrap_err();
-    assert!(error.to_string().contains("no such record"), "{error}");
+    until(&mut believed, EndpointSet::is_empty).await;
+    error_saying(&mut held, "no such record").await;
     until(&mut held, EndpointSet::is_empty).await;
 }
 
@@ -205,7 +219,7 @@ async fn what_failed_for_too_long_is_given_up() {
     };
     let dns = ask(&knot, addresses().hold_failed(Duration::from_millis(200)));
     let mut sets = dns.watch(&name("a"));
-    assert_eq!(next(&mut sets).await.unwrap().len(), 2);
+    assert_eq!(first(&mut sets).await.len(), 2);
     knot.server.kill();
     until(&mut sets, EndpointSet::is_empty).await;
 }
@@ -233,7 +247,7 @@ async fn calls_that_fail_are_a_hint_before_the_time_to_live_is_over() {
     let dns = addresses().servers([knot.at()]).refresh(hour, hour).build();
     let dns = dns.unwrap();
     let mut sets = dns.watch(&name("a"));
-    next(&mut sets).await.unwrap();
+    first(&mut sets).await;
     let balancer = Balancer::builder("a").build(dns).await.unwrap();
     balancer.ready(PATIENCE).await.unwrap();
     knot.zone.change(&["zone-unset a A 10.0.0.1"]);
@@ -244,7 +258,7 @@ async fn calls_that_fail_are_a_hint_before_the_time_to_live_is_over() {
         }
     };
     tokio::select! {
-        set = next(&mut sets) => assert_eq!(set.unwrap().len(), 1),
+        _ = until(&mut sets, |set| set.len() == 1) => {}
         () = calling => {}
     }
 }

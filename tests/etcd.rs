@@ -8,35 +8,22 @@ mod server_common;
 use std::fs;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use registry_common::{Mode, Proxy, set_where, users};
-use server_common::{Launch, Server, certificates, etcd_cluster, http_get, until};
+use registry_common::{
+    Mode, Proxy, endpoint, error_saying, full, lives_as_long_as_its_process, refusal_saying,
+    registered, set_where, users,
+};
+use server_common::{Launch, Server, certificates, etcd_cluster, http_get, on_both_etcds, until};
 use waypost::registry::etcd::{Etcd, EtcdBuilder, Layout};
-use waypost::{Discover as _, Endpoint, EndpointSet, Error, Registry as _, Status, testing};
+use waypost::{Discover as _, Endpoint, EndpointSet, Error, Registry as _, testing};
 
 /// Generous, as several servers start at once on two cores.
 const PATIENCE: Duration = Duration::from_secs(30);
-const TTL: Duration = Duration::from_secs(3);
+/// Long enough for a machine that stands still for a while.
+const TTL: Duration = Duration::from_secs(9);
+/// For entries that shall lapse.
+const SHORT: Duration = Duration::from_secs(3);
 
-/// Each of these, on etcd 3.5 and on 3.4.
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod etcd_3_5 {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name("etcd").await;
-            })*
-        }
-        mod etcd_3_4 {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name("etcd34").await;
-            })*
-        }
-    };
-}
-
-on_both! {
+on_both_etcds! {
     keeps_the_contract_of_registries
     every_field_of_an_endpoint_comes_back
     etcdctl_sees_ours_and_we_see_etcdctls
@@ -53,12 +40,9 @@ on_both! {
 }
 
 fn at(address: impl std::fmt::Display) -> EtcdBuilder {
-    Etcd::builder(format!("http://{address}")).lease_ttl(TTL)
-}
-
-fn endpoint(i: u16) -> Endpoint {
-    let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
-    builder.id(format!("users-{i}")).build().unwrap()
+    Etcd::builder(format!("http://{address}"))
+        .lease_ttl(TTL)
+        .request_timeout(Duration::from_secs(9))
 }
 
 fn etcdctl(server: &Server, arguments: &[&str]) -> String {
@@ -98,28 +82,14 @@ async fn every_field_of_an_endpoint_comes_back(version: &'static str) {
         return;
     };
     let server = launch.start().await;
-    let full = Endpoint::builder("[::1]:9000")
-        .id("größe/3 //..?x=%2f")
-        .weight(70_000)
-        .region("eu")
-        .zone("eu-1a")
-        .sub_zone("rack 7")
-        .priority(2)
-        .status(Status::Starting)
-        .metadata("version", "v2 \"beta\"")
-        .tls_name("users.internal")
-        .authority("users:80")
-        .build()
-        .unwrap();
+    let full = full();
     let none = endpoint(1).with_weight(0);
     let socket = Endpoint::at("unix:/run/users.sock").unwrap();
     for layout in [Layout::Grpc, Layout::Plain] {
         let registry = at(server.address()).layout(layout).build().unwrap();
         let mut held = Vec::new();
         for endpoint in [&full, &none, &socket] {
-            let service = users();
-            let registering = registry.register(&service, endpoint.clone());
-            held.push(registering.await.unwrap());
+            held.push(registered(&registry, endpoint.clone()).await);
         }
         let mut sets = registry.watch(&users());
         let set = set_where(&mut sets, "all show", |set| set.len() == 3).await;
@@ -136,7 +106,7 @@ async fn etcdctl_sees_ours_and_we_see_etcdctls(version: &'static str) {
     let server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
     let here = Endpoint::at("10.0.0.1:80").unwrap();
-    let ours = registry.register(&users(), here).await.unwrap();
+    let ours = registered(&registry, here).await;
     let found = etcdctl(&server, &["get", "--prefix", "users/"]);
     let (key, value) = found.trim().split_once('\n').unwrap();
     assert_eq!(key, "users/10.0.0.1:80");
@@ -177,16 +147,21 @@ async fn services_and_prefixes_are_kept_apart(version: &'static str) {
     let server = launch.start().await;
     let prefixed = at(server.address()).prefix("prod/").build().unwrap();
     let bare = at(server.address()).build().unwrap();
-    let _a = prefixed.register(&users(), endpoint(1)).await.unwrap();
+    let _a = registered(&prefixed, endpoint(1)).await;
     let user = "user".parse().unwrap();
-    let _b = bare.register(&user, endpoint(2)).await.unwrap();
-    let _c = bare.register(&users(), endpoint(3)).await.unwrap();
+    let mut held = None;
+    until("it is registered", PATIENCE, async || {
+        held = bare.register(&user, endpoint(2)).await.ok();
+        held.is_some()
+    })
+    .await;
+    let _c = registered(&bare, endpoint(3)).await;
     for (registry, service, expected) in [
         (&prefixed, &users(), 1),
         (&bare, &user, 2),
         (&bare, &users(), 3),
     ] {
-        let set = registry.watch(service).next().await.unwrap().unwrap();
+        let set = set_where(&mut registry.watch(service), "a set", |_| true).await;
         assert_eq!(set.endpoints().len(), 1);
         assert_eq!(set.endpoints()[0].id(), endpoint(expected).id());
     }
@@ -198,29 +173,8 @@ async fn an_entry_lives_as_long_as_its_process(version: &'static str) {
     };
     let server = launch.start().await;
     let address = server.address();
-    let (entered, is_entered) = std::sync::mpsc::channel();
-    let (end, ended) = std::sync::mpsc::channel::<()>();
-    let process = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let held = runtime.block_on(async {
-            let registry = at(address).build().unwrap();
-            registry.register(&users(), endpoint(1)).await.unwrap()
-        });
-        entered.send(()).unwrap();
-        ended.recv().unwrap_err();
-        // What a process does that is killed: nothing.
-        std::mem::forget(held);
-        runtime.shutdown_background();
-    });
-    is_entered.recv().unwrap();
-    let registry = at(server.address()).build().unwrap();
-    let mut sets = registry.watch(&users());
-    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
-    let longer = tokio::time::timeout(2 * TTL, sets.next()).await;
-    assert!(longer.is_err(), "it is kept alive: {longer:?}");
-    drop(end);
-    process.join().unwrap();
-    set_where(&mut sets, "it lapses", EndpointSet::is_empty).await;
+    let build = move || at(&address).lease_ttl(SHORT).build().unwrap();
+    lives_as_long_as_its_process(build, SHORT).await;
 }
 
 async fn a_lease_that_was_revoked_is_granted_anew(version: &'static str) {
@@ -228,28 +182,37 @@ async fn a_lease_that_was_revoked_is_granted_anew(version: &'static str) {
         return;
     };
     let server = launch.start().await;
-    let registry = at(server.address()).build().unwrap();
-    let held = registry.register(&users(), endpoint(1)).await.unwrap();
-    let mut sets = registry.watch(&users());
-    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    let short = at(server.address()).lease_ttl(SHORT);
+    let registry = short.build().unwrap();
+    let held = registered(&registry, endpoint(1)).await;
+    let shows = async |what: &str| {
+        set_where(&mut registry.watch(&users()), what, |set| set.len() == 1).await;
+    };
+    shows("it shows").await;
+    // It may be back before anybody sees that it went.
     for _ in 0..3 {
-        let leases = etcdctl(&server, &["lease", "list"]);
-        let lease = leases.lines().nth(1).expect("there is one").trim();
-        etcdctl(&server, &["lease", "revoke", lease]);
-        set_where(&mut sets, "it went with its lease", EndpointSet::is_empty).await;
-        set_where(&mut sets, "it is back", |set| set.len() == 1).await;
+        let leases = || {
+            let listed = etcdctl(&server, &["lease", "list"]);
+            let leases = listed.lines().skip(1).map(|line| line.trim().to_owned());
+            leases.collect::<Vec<_>>()
+        };
+        let before = leases();
+        for lease in &before {
+            etcdctl(&server, &["lease", "revoke", lease]);
+        }
+        until("another lease is granted", PATIENCE, async || {
+            leases().iter().any(|lease| !before.contains(lease))
+        })
+        .await;
+        shows("it is back").await;
     }
     etcdctl(&server, &["del", "users/users-1"]);
-    set_where(&mut sets, "it was deleted", EndpointSet::is_empty).await;
-    set_where(&mut sets, "and is back", |set| set.len() == 1).await;
+    shows("it was deleted and is back").await;
     until("the registration says so", PATIENCE, async || {
         held.state().is_registered()
     })
     .await;
-    let other = registry
-        .register(&users(), endpoint(1).with_weight(7))
-        .await;
-    let other = other.unwrap();
+    let other = registered(&registry, endpoint(1).with_weight(7)).await;
     until("the later registration stands", PATIENCE, async || {
         matches!(held.state(), waypost::RegistrationState::Lost)
     })
@@ -270,7 +233,7 @@ async fn what_was_compacted_away_is_read_anew(version: &'static str) {
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "all show", |set| set.len() == 5).await;
     proxy.set(Mode::Cut);
-    let error = sets.next().await.unwrap().unwrap_err();
+    let error = error_saying(&mut sets, "it is cut off", "").await;
     assert!(error.is_registry(), "{error}");
     etcdctl(&server, &["del", "users/users-0"]);
     put(&server, 7);
@@ -304,8 +267,8 @@ async fn a_watch_that_broke_off_goes_on(version: &'static str) {
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
     for i in 1..5 {
         proxy.set(Mode::Cut);
-        let error = sets.next().await.unwrap().unwrap_err();
-        assert!(error.to_string().contains(&proxy.address.to_string()));
+        let address = proxy.address.to_string();
+        error_saying(&mut sets, "it is cut off", &address).await;
         put(&server, i);
         proxy.set(Mode::Open);
         set_where(&mut sets, "what happened in between", |set| {
@@ -326,7 +289,7 @@ async fn more_than_one_answer_holds_comes_in_parts(version: &'static str) {
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "nobody", EndpointSet::is_empty).await;
     proxy.set(Mode::Cut);
-    sets.next().await.unwrap().unwrap_err();
+    error_saying(&mut sets, "it is cut off", "").await;
     let long = "x".repeat(100_000);
     for i in 0..32 {
         let value = format!(r#"{{"Addr":"10.0.0.1:{}","Long":"{long}"}}"#, 80 + i);
@@ -355,7 +318,7 @@ async fn a_cluster_that_forgot_everything_is_told_again(version: &'static str) {
     for i in 10..20 {
         put(&server, i);
     }
-    let held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let held = registered(&registry, endpoint(1)).await;
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "all show", |set| set.len() == 11).await;
     server.forget();
@@ -371,7 +334,10 @@ async fn a_cluster_that_forgot_everything_is_told_again(version: &'static str) {
     .await;
     put(&server, 2);
     set_where(&mut sets, "the old watch follows", |set| set.len() == 2).await;
-    assert!(held.state().is_registered());
+    until("the registration is well again", PATIENCE, async || {
+        held.state().is_registered()
+    })
+    .await;
 }
 
 async fn users_and_passwords_are_checked_and_never_shown(version: &'static str) {
@@ -394,14 +360,14 @@ async fn users_and_passwords_are_checked_and_never_shown(version: &'static str) 
     }
     let address = server.address();
     let right = at(&address).user("waypost", PASSWORD).build().unwrap();
-    let held = right.register(&users(), endpoint(1)).await.unwrap();
+    let held = registered(&right, endpoint(1)).await;
     let mut sets = right.watch(&users());
     set_where(&mut sets, "the user reads", |set| set.len() == 1).await;
 
     let orders = "orders".parse().unwrap();
-    let refused = |error: Error, says: &str| {
+    let refused = |error: Error| {
         let text = format!("{error} {error:?}");
-        assert!(error.is_registry() && text.contains(says), "{text}");
+        assert!(error.is_registry(), "{text}");
         assert!(text.contains(&address), "it says where: {text}");
         assert!(!text.contains("-horse"), "{text}");
     };
@@ -426,10 +392,8 @@ async fn users_and_passwords_are_checked_and_never_shown(version: &'static str) 
         assert!(!format!("{builder:?}").contains("-horse"));
         let registry = builder.build().unwrap();
         assert!(!format!("{registry:?}").contains("-horse"));
-        let read = registry.watch(service).next().await.unwrap();
-        refused(read.unwrap_err(), says);
-        let write = registry.register(service, endpoint(2)).await;
-        refused(write.unwrap_err(), says);
+        refused(error_saying(&mut registry.watch(service), says, says).await);
+        refused(refusal_saying(&registry, service, endpoint(2), says).await);
     }
 
     // Tokens live in the member's memory: after a restart they are unknown.
@@ -439,7 +403,7 @@ async fn users_and_passwords_are_checked_and_never_shown(version: &'static str) 
         held.state().is_registered()
     })
     .await;
-    let _new = right.register(&users(), endpoint(3)).await.unwrap();
+    let _new = registered(&right, endpoint(3)).await;
     set_where(&mut sets, "the watch got a new token", |set| set.len() == 2).await;
 }
 
@@ -461,11 +425,7 @@ async fn certificates_are_checked_on_both_sides(version: &'static str) {
         .build()
         .unwrap();
     // It accepts before it has elected itself.
-    until("it is ready", PATIENCE, async || {
-        right.register(&users(), endpoint(1)).await.is_ok()
-    })
-    .await;
-    let _held = right.register(&users(), endpoint(1)).await.unwrap();
+    let _held = registered(&right, endpoint(1)).await;
     set_where(&mut right.watch(&users()), "TLS works", |set| {
         set.len() == 1
     })
@@ -483,9 +443,9 @@ async fn certificates_are_checked_on_both_sides(version: &'static str) {
         (plain, "Range"),
     ] {
         let registry = builder.build().unwrap();
-        let error = registry.watch(&users()).next().await.unwrap().unwrap_err();
+        let error = error_saying(&mut registry.watch(&users()), why, why).await;
         let text = error.to_string();
-        assert!(error.is_registry() && text.contains(why), "{text}");
+        assert!(error.is_registry(), "{text}");
         assert!(text.contains(&server.address()), "{text}");
     }
     let error = https().ca_certificate("nonsense").build().unwrap_err();
@@ -516,7 +476,7 @@ async fn nothing_is_lost_when_the_leader_of_three_is_killed(version: &'static st
         .unwrap();
     let mut held = Vec::new();
     for i in 1..=10 {
-        held.push(registry.register(&users(), endpoint(i)).await.unwrap());
+        held.push(registered(&registry, endpoint(i)).await);
     }
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "all show", |set| set.len() == 10).await;
@@ -543,10 +503,10 @@ async fn nothing_is_lost_when_the_leader_of_three_is_killed(version: &'static st
     // The second member goes, too: nothing can be agreed on, and what is left
     // still tells what it has.
     cluster[rest[0]].kill();
-    let alone = at(cluster[rest[1]].address()).build().unwrap();
+    let alone = at(cluster[rest[1]].address()).request_timeout(Duration::from_secs(3));
+    let alone = alone.build().unwrap();
     let mut reads = alone.watch(&users());
-    let set = reads.next().await.unwrap().expect("a member alone is read");
-    assert_eq!(set.len(), 11);
+    set_where(&mut reads, "a member alone is read", |set| set.len() == 11).await;
     for i in [leads, rest[0]] {
         cluster[i].start();
     }

@@ -12,42 +12,26 @@ use futures::StreamExt as _;
 use grpc_server::{Grpc, Reply};
 use hostile::{Answer, Hostile};
 use registry_common::{
-    Hurt, Mode, Moment, error_saying, killed_for_good, no_call_is_lost, set_where, users,
+    Hurt, Mode, Moment, asked_per_second, endpoint, error_saying, killed_for_good, no_call_is_lost,
+    refusal_saying, set_where, users,
 };
-use server_common::{Launch, etcd_cluster, http_get};
-use tokio::time::timeout;
+use server_common::{Launch, etcd_cluster, http_get, on_both_etcds};
+use tokio::time::{Instant, timeout};
+use waypost::Discover as _;
 use waypost::registry::etcd::{Etcd, EtcdBuilder, Layout};
 use waypost::testing::{self, Fault};
-use waypost::{Discover as _, Endpoint, Registry as _};
 
 /// Generous, as several servers start at once on two cores.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(3);
 
-/// Each of these, on etcd 3.5 and on 3.4.
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod etcd_3_5 {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name("etcd").await;
-            })*
-        }
-        mod etcd_3_4 {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name("etcd34").await;
-            })*
-        }
-    };
-}
-
-on_both! {
+on_both_etcds! {
     keeps_the_laws_of_chaos
     no_call_is_lost_whatever_happens_to_the_server
     no_call_is_lost_while_the_leader_of_three_is_killed
 }
 
+/// Soon tired of a server that hangs.
 fn at(address: impl std::fmt::Display) -> EtcdBuilder {
     Etcd::builder(format!("http://{address}"))
         .lease_ttl(TTL)
@@ -138,12 +122,9 @@ async fn what_speaks_no_grpc_is_a_typed_error_that_costs_little() {
         assert!(text.contains(&server.address.to_string()), "{name}: {text}");
         assert!(text.len() < 700 && !text.contains("s3cret"), "{text}");
 
-        let polled = async { while sets.next().await.unwrap().is_err() {} };
-        let polled = timeout(Duration::from_secs(1), polled).await;
-        assert!(polled.is_err(), "{name}");
-        let asked = server.asked();
+        let asked = asked_per_second(&mut sets, name, || server.asked()).await;
         assert!(asked <= 40, "{name}: asked {asked} times in a second");
-        assert!(server.sent() < (8 << 20) * (asked + 1), "{name}");
+        assert!(server.sent() < (8 << 20) * (server.asked() + 1), "{name}");
     }
 }
 
@@ -250,7 +231,7 @@ async fn grpc_that_is_not_etcds_is_a_typed_error_that_costs_little_and_passes() 
         assert!(text.contains(&server.address.to_string()), "{name}: {text}");
         assert!(text.len() < 700, "{name}: {text}");
 
-        let before = server.asked();
+        let (before, begun) = (server.asked(), Instant::now());
         let mut last = None;
         let polled = async {
             loop {
@@ -259,9 +240,12 @@ async fn grpc_that_is_not_etcds_is_a_typed_error_that_costs_little_and_passes() 
         };
         let polled: Result<(), _> = timeout(Duration::from_secs(1), polled).await;
         assert!(polled.is_err());
-        let asked = server.asked() - before;
-        assert!(asked <= 40, "{name}: asked {asked} times in a second");
-        assert!(server.sent() < (asked + before) * (8 << 20), "{name}");
+        let (asked, seconds) = (server.asked() - before, begun.elapsed().as_secs() + 1);
+        assert!(
+            asked <= 40 * seconds,
+            "{name}: asked {asked} times in {seconds} s"
+        );
+        assert!(server.sent() < server.asked() * (8 << 20), "{name}");
 
         server.answer(one(), Reply::created(7));
         // Told already when only the watch was still to come, which now succeeds:
@@ -303,10 +287,8 @@ async fn an_answer_in_parts_counts_when_its_last_part_is_there() {
     while failed < 3 {
         match sets.next().await.unwrap() {
             Ok(set) => assert!(set.is_empty(), "a part is no answer: {set:?}"),
-            Err(error) => {
-                assert!(error.to_string().contains("ends here"), "{error}");
-                failed += 1;
-            }
+            // On a busy machine others may come: that nothing came in time.
+            Err(error) => failed += usize::from(error.to_string().contains("ends here")),
         }
     }
     server.answer(Reply::range(7, &[]), parts);
@@ -323,25 +305,23 @@ async fn entries_without_end_do_not_fill_the_memory() {
         loop {
             match sets.next().await.unwrap() {
                 Ok(set) => assert!(set.len() < 100_000),
-                Err(error) => return error,
+                Err(error) if error.to_string().contains("more than 1048576 bytes") => return,
+                Err(_) => {}
             }
         }
     };
-    let error = timeout(Duration::from_mins(1), failing).await.unwrap();
-    let text = error.to_string();
-    assert!(text.contains("more than 1048576 bytes"), "{text}");
+    timeout(Duration::from_mins(1), failing).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_listens_there() {
     let port = server_common::free_port();
     let registry = at(format!("127.0.0.1:{port}")).build().unwrap();
-    let read = registry.watch(&users()).next().await.unwrap().unwrap_err();
-    let here = Endpoint::at("10.0.0.1:80").unwrap();
-    let write = registry.register(&users(), here).await.unwrap_err();
+    let read = error_saying(&mut registry.watch(&users()), "nobody", "refused").await;
+    let write = refusal_saying(&registry, &users(), endpoint(1), "refused").await;
     for error in [read, write] {
         let text = error.to_string();
-        assert!(error.is_registry() && text.contains("refused"), "{text}");
+        assert!(error.is_registry(), "{text}");
         assert!(text.contains(&port.to_string()), "{text}");
     }
 }

@@ -9,28 +9,28 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use registry_common::{Mode, Proxy, error_saying, set_where, users};
+use registry_common::{
+    Mode, Proxy, endpoint, error_saying, full, lives_as_long_as_its_process, refusal_saying,
+    registered, set_where, users,
+};
 use server_common::{
     Launch, Server, certificates, found, free_port, scripts, servers_dir, until, zookeeper_cluster,
 };
 use tempfile::TempDir;
 use waypost::registry::zookeeper::{ZooKeeper, ZooKeeperBuilder};
-use waypost::{
-    Discover as _, Endpoint, EndpointSet, RegistrationState, Registry as _, Status, testing,
-};
+use waypost::{Discover as _, Endpoint, EndpointSet, RegistrationState, Registry as _, testing};
 
 /// Generous, as several servers start at once on two cores.
 const PATIENCE: Duration = Duration::from_secs(30);
-const SESSION: Duration = Duration::from_secs(3);
+/// Long enough for a machine that stands still for a while.
+const SESSION: Duration = Duration::from_secs(9);
+/// For sessions that shall expire.
+const SHORT: Duration = Duration::from_secs(3);
 
 fn at(address: impl Into<String>) -> ZooKeeperBuilder {
-    ZooKeeper::builder(address).session_timeout(SESSION)
-}
-
-fn endpoint(i: u16) -> Endpoint {
-    let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
-    builder.id(format!("users-{i}")).build().unwrap()
+    ZooKeeper::builder(address)
+        .session_timeout(SESSION)
+        .request_timeout(SESSION)
 }
 
 /// ZooKeeper's own client, in Java.
@@ -65,26 +65,13 @@ async fn every_field_of_an_endpoint_comes_back() {
         return;
     };
     let server = launch.start().await;
-    let full = Endpoint::builder("[::1]:9000")
-        .id("größe/3 //..?x=%2f 😀")
-        .weight(70_000)
-        .region("eu")
-        .zone("eu-1a")
-        .sub_zone("rack 7")
-        .priority(2)
-        .status(Status::Starting)
-        .metadata("version", "v2 \"beta\"")
-        .tls_name("users.internal")
-        .authority("users:80")
-        .build()
-        .unwrap();
+    let full = full();
     let none = endpoint(1).with_weight(0);
     let dots = Endpoint::builder("a.example:80").id("..").build().unwrap();
     let registry = at(server.address()).build().unwrap();
     let mut held = Vec::new();
     for endpoint in [&full, &none, &dots] {
-        let registering = registry.register(&users(), endpoint.clone()).await;
-        held.push(registering.unwrap());
+        held.push(registered(&registry, endpoint.clone()).await);
     }
     let mut sets = registry.watch(&users());
     let set = set_where(&mut sets, "all show", |set| set.len() == 3).await;
@@ -104,7 +91,7 @@ async fn zk_cli_sees_ours_and_we_see_zk_clis() {
     let server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
     let here = Endpoint::at("10.0.0.1:80").unwrap();
-    let ours = registry.register(&users(), here).await.unwrap();
+    let ours = registered(&registry, here).await;
     let found = zk_cli(&server, &["get", "/services/users/10.0.0.1:80"]);
     let found = found.lines().find(|line| line.starts_with('{'));
     let found: serde_json::Value = serde_json::from_str(found.expect("there is JSON")).unwrap();
@@ -168,8 +155,8 @@ async fn curator_sees_ours_and_we_see_curators() {
     let full = Endpoint::builder("users-2.internal:8080").id("größe/2");
     let full = full.weight(7).zone("eu-1a").metadata("version", "v2");
     let full = full.build().unwrap();
-    let _plain = registry.register(&users(), plain).await.unwrap();
-    let _full = registry.register(&users(), full).await.unwrap();
+    let _plain = registered(&registry, plain).await;
+    let _full = registered(&registry, full).await;
     let output = curator(&server, &["list", "users"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -202,29 +189,8 @@ async fn an_entry_lives_as_long_as_its_process() {
     };
     let server = launch.start().await;
     let address = server.address();
-    let (entered, is_entered) = std::sync::mpsc::channel();
-    let (end, ended) = std::sync::mpsc::channel::<()>();
-    let process = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let held = runtime.block_on(async {
-            let registry = at(address).build().unwrap();
-            registry.register(&users(), endpoint(1)).await.unwrap()
-        });
-        entered.send(()).unwrap();
-        ended.recv().unwrap_err();
-        // What a process does that is killed: nothing.
-        std::mem::forget(held);
-        runtime.shutdown_background();
-    });
-    is_entered.recv().unwrap();
-    let registry = at(server.address()).build().unwrap();
-    let mut sets = registry.watch(&users());
-    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
-    let longer = tokio::time::timeout(2 * SESSION, sets.next()).await;
-    assert!(longer.is_err(), "it is kept alive: {longer:?}");
-    drop(end);
-    process.join().unwrap();
-    set_where(&mut sets, "it lapses", EndpointSet::is_empty).await;
+    let build = move || at(&*address).session_timeout(SHORT).build().unwrap();
+    lives_as_long_as_its_process(build, SHORT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +204,7 @@ async fn a_session_ends_with_the_last_that_needs_it() {
     let registry = long().build().unwrap();
     let watching = long().build().unwrap();
     let mut sets = watching.watch(&users());
-    let held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let held = registered(&registry, endpoint(1)).await;
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
     drop(registry);
     drop(held);
@@ -271,17 +237,17 @@ async fn a_node_that_was_deleted_is_entered_again_and_a_newer_one_stands() {
     };
     let server = launch.start().await;
     let registry = at(server.address()).build().unwrap();
-    let held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let held = registered(&registry, endpoint(1)).await;
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
-    // Java takes as long to leave as the entry to come back.
+    // It may be back before anybody sees that it went.
     let deleting = tokio::task::spawn_blocking(move || {
         zk_cli(&server, &["delete", "/services/users/users-1"]);
         server
     });
-    set_where(&mut sets, "it was deleted", EndpointSet::is_empty).await;
-    set_where(&mut sets, "and is back", |set| set.len() == 1).await;
     let server = deleting.await.unwrap();
+    let mut sets = registry.watch(&users());
+    set_where(&mut sets, "it is back", |set| set.len() == 1).await;
     until("the registration says so", PATIENCE, async || {
         held.state().is_registered()
     })
@@ -291,7 +257,7 @@ async fn a_node_that_was_deleted_is_entered_again_and_a_newer_one_stands() {
     let elsewhere = at(server.address()).build().unwrap();
     let heavier = endpoint(1).with_weight(7);
     let mut fewest = usize::MAX;
-    let other = elsewhere.register(&users(), heavier).await.unwrap();
+    let other = registered(&elsewhere, heavier).await;
     set_where(&mut sets, "the other stands", |set| {
         fewest = fewest.min(set.len());
         set.iter().any(|it| it.weight() == 7)
@@ -304,7 +270,7 @@ async fn a_node_that_was_deleted_is_entered_again_and_a_newer_one_stands() {
     .await;
     held.deregister().await.unwrap();
     assert!(other.state().is_registered());
-    let set = registry.watch(&users()).next().await.unwrap().unwrap();
+    let set = set_where(&mut registry.watch(&users()), "a set", |_| true).await;
     assert_eq!(set.len(), 1, "who was replaced takes nothing out");
 }
 
@@ -317,8 +283,9 @@ async fn a_session_that_expired_is_begun_anew() {
     };
     let server = launch.start().await;
     let proxy = Proxy::start(server.address()).await;
-    let registry = at(proxy.address.to_string()).build().unwrap();
-    let _held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let short = at(proxy.address.to_string()).session_timeout(SHORT);
+    let registry = short.build().unwrap();
+    let _held = registered(&registry, endpoint(1)).await;
     let direct = at(server.address()).build().unwrap();
     let mut seen = direct.watch(&users());
     set_where(&mut seen, "it shows", |set| set.len() == 1).await;
@@ -326,10 +293,10 @@ async fn a_session_that_expired_is_begun_anew() {
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
     for round in 2..4 {
         proxy.set(Mode::Cut);
-        let error = sets.next().await.unwrap().unwrap_err();
+        let error = error_saying(&mut sets, "it is cut off", "").await;
         assert!(error.is_registry(), "{error}");
         set_where(&mut seen, "it went with its session", EndpointSet::is_empty).await;
-        let _other = direct.register(&users(), endpoint(round)).await.unwrap();
+        let _other = registered(&direct, endpoint(round)).await;
         proxy.set(Mode::Open);
         set_where(&mut seen, "it is back", |set| set.len() == 2).await;
         set_where(&mut sets, "the watch is, too", |set| set.len() == 2).await;
@@ -344,21 +311,17 @@ async fn a_connection_that_broke_off_is_made_again_in_the_same_session() {
     };
     let server = launch.start().await;
     let proxy = Proxy::start(server.address()).await;
-    let long = |address: String| {
-        ZooKeeper::builder(address)
-            .session_timeout(PATIENCE)
-            .build()
-    };
+    let long = |address: String| at(address).session_timeout(PATIENCE).build();
     let registry = long(proxy.address.to_string()).unwrap();
-    let _held = registry.register(&users(), endpoint(1)).await.unwrap();
+    let _held = registered(&registry, endpoint(1)).await;
     let before = server.four_letters("dump").await;
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
     let direct = long(server.address()).unwrap();
     for i in 2..6 {
         proxy.set(Mode::Cut);
-        sets.next().await.unwrap().unwrap_err();
-        let other = direct.register(&users(), endpoint(i)).await.unwrap();
+        error_saying(&mut sets, "it is cut off", "").await;
+        let other = registered(&direct, endpoint(i)).await;
         proxy.set(Mode::Open);
         set_where(&mut sets, "what happened in between", |set| set.len() == 2).await;
         other.deregister().await.unwrap();
@@ -385,15 +348,15 @@ async fn users_and_passwords_are_checked_and_never_shown() {
     assert!(!format!("{builder:?}").contains("-horse"));
     let right = builder.build().unwrap();
     assert!(!format!("{right:?}").contains("-horse"));
-    let _held = right.register(&users(), endpoint(1)).await.unwrap();
+    let _held = registered(&right, endpoint(1)).await;
     for stranger in [with("wrong-horse"), at(server.address())] {
         let stranger = stranger.build().unwrap();
-        let set = stranger.watch(&users()).next().await.unwrap().unwrap();
-        assert_eq!(set.len(), 1, "all may read");
+        let mut sets = stranger.watch(&users());
+        set_where(&mut sets, "all may read", |set| set.len() == 1).await;
         for i in [1, 2] {
-            let error = stranger.register(&users(), endpoint(i)).await.unwrap_err();
+            let error = refusal_saying(&stranger, &users(), endpoint(i), "NoAuth").await;
             let text = format!("{error} {error:?}");
-            assert!(error.is_registry() && text.contains("NoAuth"), "{text}");
+            assert!(error.is_registry(), "{text}");
             assert!(text.contains(&server.address()), "{text}");
             assert!(!text.contains("-horse"), "{text}");
         }
@@ -408,7 +371,7 @@ async fn users_and_passwords_are_checked_and_never_shown() {
         &server,
         &["create", "/services/secret/a", "x", "digest:a:b:c"],
     );
-    let set = right.watch(&secret).next().await.unwrap().unwrap();
+    let set = set_where(&mut right.watch(&secret), "a set", |_| true).await;
     let skipped = set.skipped().expect("it is counted");
     assert!(
         skipped.example.to_string().contains("NoAuth"),
@@ -434,7 +397,7 @@ async fn certificates_are_checked_on_both_sides() {
     };
     let right = with(&pki, &pki).build().unwrap();
     testing::registry(right.clone(), PATIENCE).await;
-    let held = right.register(&users(), endpoint(1)).await.unwrap();
+    let held = registered(&right, endpoint(1)).await;
     let plain = at(server.address()).build().unwrap();
     let mut sets = plain.watch(&users());
     set_where(&mut sets, "who reads plain text sees it", |set| {
@@ -500,7 +463,7 @@ async fn nothing_is_lost_when_the_leader_of_three_is_killed() {
     let registry = all.build().unwrap();
     let mut held = Vec::new();
     for i in 1..=10 {
-        held.push(registry.register(&users(), endpoint(i)).await.unwrap());
+        held.push(registered(&registry, endpoint(i)).await);
     }
     let mut sets = registry.watch(&users());
     set_where(&mut sets, "all show", |set| set.len() == 10).await;

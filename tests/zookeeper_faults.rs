@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use registry_common::{Hurt, error_saying, killed_for_good, no_call_is_lost, set_where, users};
+use registry_common::{
+    Hurt, asked_per_second, endpoint, error_saying, killed_for_good, no_call_is_lost,
+    refusal_saying, registered, set_where, users,
+};
 use server_common::{Launch, zookeeper_cluster};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +28,7 @@ use waypost::{Discover as _, Endpoint, EndpointSet, Registry as _};
 const PATIENCE: Duration = Duration::from_secs(30);
 const SESSION: Duration = Duration::from_secs(3);
 
+/// Soon tired of a server that hangs.
 fn at(address: impl Into<String>) -> ZooKeeperBuilder {
     ZooKeeper::builder(address)
         .session_timeout(SESSION)
@@ -85,11 +88,11 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], message].concat()
 }
 
-/// A session of 3 s, with the number 7.
+/// A session of 30 s, with the number 7.
 fn session() -> Vec<u8> {
     let parts: [&[u8]; 6] = [
         &0_u32.to_be_bytes(),
-        &3_000_u32.to_be_bytes(),
+        &30_000_u32.to_be_bytes(),
         &7_u64.to_be_bytes(),
         &16_u32.to_be_bytes(),
         &[1; 16],
@@ -237,14 +240,11 @@ async fn what_is_not_zookeeper_is_a_typed_error_that_costs_little() {
         assert!(text.contains(&server.address.to_string()), "{name}: {text}");
         assert!(text.len() < 700, "{text}");
 
-        let before = server.asked.load(Ordering::Relaxed);
-        let polled = async { while sets.next().await.unwrap().is_err() {} };
-        let polled = timeout(Duration::from_secs(1), polled).await;
-        assert!(polled.is_err(), "{name}");
-        let asked = server.asked.load(Ordering::Relaxed) - before;
+        let count = || server.asked.load(Ordering::Relaxed);
+        let asked = asked_per_second(&mut sets, name, count).await;
         assert!(asked <= 30, "{name}: asked {asked} times in a second");
         let sent = server.sent.load(Ordering::Relaxed);
-        assert!(sent < (asked + before) * (16 << 20), "{name}: {sent}");
+        assert!(sent < count() * (16 << 20), "{name}: {sent}");
     }
 }
 
@@ -258,8 +258,8 @@ async fn sessions_that_end_at_once_are_told_as_what_they_are() {
     };
     let server = Fake::start(script).await;
     let registry = at(server.address.to_string()).build().unwrap();
-    let error = registry.watch(&users()).next().await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("broke off"), "{error}");
+    let mut sets = registry.watch(&users());
+    error_saying(&mut sets, "a session that ends", "broke off").await;
 }
 
 /// A server that hangs once it is asked to create a node, and goes on when it is
@@ -303,7 +303,9 @@ async fn what_was_entered_without_an_answer_is_taken_out() {
             }
         }
     });
-    let registry = at(address.to_string()).build().unwrap();
+    // It is connected to in any case.
+    let patient = at(address.to_string()).request_timeout(Duration::from_secs(4));
+    let registry = patient.build().unwrap();
     let here = Endpoint::at("10.0.0.1:80").unwrap();
     let error = registry.register(&users(), here).await.unwrap_err();
     assert!(error.to_string().contains("not answered"), "{error}");
@@ -330,12 +332,8 @@ async fn a_password_that_is_refused_is_told_and_not_shown() {
     let server = Fake::start(script).await;
     let registry = at(server.address.to_string()).digest("me", "s3cret");
     let mut sets = registry.build().unwrap().watch(&users());
-    let error = sets.next().await.unwrap().unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.contains("AuthFailed") && !text.contains("s3cret"),
-        "{text}"
-    );
+    let error = error_saying(&mut sets, "a wrong password", "AuthFailed").await;
+    assert!(!error.to_string().contains("s3cret"), "{error}");
 }
 
 /// A service that has more than is kept.
@@ -345,18 +343,17 @@ async fn nodes_without_end_do_not_fill_the_memory() {
         return;
     };
     let server = launch.start().await;
-    let writer = at(server.address()).build().unwrap();
+    let writer = at(server.address()).session_timeout(PATIENCE);
+    let writer = writer.build().unwrap();
     let mut held = Vec::new();
     for i in 0..20 {
         let endpoint = Endpoint::builder(format!("10.0.0.1:{}", 80 + i));
         let endpoint = endpoint.metadata("k", "x".repeat(500)).build().unwrap();
-        held.push(writer.register(&users(), endpoint).await.unwrap());
+        held.push(registered(&writer, endpoint).await);
     }
     let reader = at(server.address()).max_message(10_000).build().unwrap();
     let mut sets = reader.watch(&users());
-    let error = sets.next().await.unwrap().unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("more than 10000 bytes"), "{text}");
+    error_saying(&mut sets, "too many", "more than 10000 bytes").await;
     held.truncate(10);
     set_where(&mut sets, "fewer fit", |set| set.len() == 10).await;
 }
@@ -369,17 +366,16 @@ async fn nothing_listens_there_and_then_something_does() {
     let port = launch.get("PORT").to_owned();
     let registry = at(format!("127.0.0.1:{port}")).build().unwrap();
     let mut sets = registry.watch(&users());
-    let read = sets.next().await.unwrap().unwrap_err();
-    let here = Endpoint::at("10.0.0.1:80").unwrap();
-    let write = registry.register(&users(), here.clone()).await.unwrap_err();
+    let read = error_saying(&mut sets, "nobody", "refused").await;
+    let write = refusal_saying(&registry, &users(), endpoint(1), "refused").await;
     for error in [read, write] {
         let text = error.to_string();
-        assert!(error.is_registry() && text.contains("refused"), "{text}");
+        assert!(error.is_registry(), "{text}");
         assert!(text.contains(&port), "{text}");
     }
     let _server = launch.start().await;
     set_where(&mut sets, "it is there", EndpointSet::is_empty).await;
-    let _held = registry.register(&users(), here).await.unwrap();
+    let _held = registered(&registry, endpoint(1)).await;
     set_where(&mut sets, "and is written", |set| set.len() == 1).await;
 }
 

@@ -14,9 +14,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use waypost::testing::{Fault, Faults};
-use waypost::{Balancer, Endpoint, EndpointSet, Error, Registration, Registry, ServiceName};
+use waypost::{
+    Balancer, Endpoint, EndpointSet, Error, Registration, Registry, ServiceName, Status,
+};
 
 use crate::client_common::Server as HttpServer;
 use crate::server_common::{Server, until};
@@ -32,9 +34,110 @@ pub(crate) fn users() -> ServiceName {
     "users".parse().unwrap()
 }
 
+pub(crate) fn endpoint(i: u16) -> Endpoint {
+    let builder = Endpoint::builder(format!("127.0.0.1:{}", 9_000 + i));
+    builder.id(format!("users-{i}")).build().unwrap()
+}
+
+/// An endpoint with all there is to say of one, in letters that need care.
+pub(crate) fn full() -> Endpoint {
+    let builder = Endpoint::builder("[::1]:9000")
+        .id("größe/3 //..?x=%2f 😀")
+        .weight(70_000)
+        .region("eu")
+        .zone("eu-1a")
+        .sub_zone("rack 7")
+        .priority(2)
+        .status(Status::Starting)
+        .metadata("version", "v2 \"beta\"")
+        .tls_name("users.internal")
+        .authority("users:80");
+    builder.build().unwrap()
+}
+
+/// Registers, and again where a busy machine let the time for it pass.
+pub(crate) async fn registered(registry: &impl Registry, endpoint: Endpoint) -> Registration {
+    let mut held = None;
+    until("it is registered", PATIENCE, async || {
+        held = registry.register(&users(), endpoint.clone()).await.ok();
+        held.is_some()
+    })
+    .await;
+    held.expect("it was waited for")
+}
+
+/// The first error of a registration that says so; as [`error_saying`].
+pub(crate) async fn refusal_saying(
+    registry: &impl Registry,
+    service: &ServiceName,
+    endpoint: Endpoint,
+    says: &str,
+) -> Error {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let error = registry.register(service, endpoint.clone()).await;
+        let error = error.expect_err("it is refused");
+        if error.to_string().contains(says) {
+            return error;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no error says `{says}`, but {error}"
+        );
+    }
+}
+
+type Sets = BoxStream<'static, Result<EndpointSet, Error>>;
+
+/// Waits until nothing has come for so long. That a machine which stands still lets
+/// something lapse happens now and then; what is not kept alive lapses each time.
+pub(crate) async fn is_quiet_for(sets: &mut Sets, time: Duration) {
+    let quiet = async { while timeout(time, sets.next()).await.is_ok() {} };
+    let quiet = timeout(10 * time, quiet).await;
+    quiet.unwrap_or_else(|_| panic!("something came, again and again, within {time:?}"));
+}
+
+/// Reads a source that fails, for a second or what a busy machine makes of one, and tells how often it asked in each.
+pub(crate) async fn asked_per_second(sets: &mut Sets, name: &str, asked: impl Fn() -> u64) -> u64 {
+    let (before, begun) = (asked(), Instant::now());
+    let polled = async { while sets.next().await.unwrap().is_err() {} };
+    let polled = timeout(Duration::from_secs(1), polled).await;
+    assert!(polled.is_err(), "{name}: it goes on failing");
+    let seconds = begun.elapsed().as_secs_f64();
+    ((asked() - before) as f64 / seconds).ceil() as u64
+}
+
+/// An entry is kept for as long as the process lives that entered it, and lapses when that is killed.
+pub(crate) async fn lives_as_long_as_its_process<R: Registry>(
+    build: impl Fn() -> R + Clone + Send + 'static,
+    ttl: Duration,
+) {
+    let (entered, is_entered) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let its_own = build.clone();
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let held = runtime.block_on(async { registered(&its_own(), endpoint(1)).await });
+        entered.send(()).unwrap();
+        ended.recv().unwrap_err();
+        // What a process does that is killed: nothing.
+        std::mem::forget(held);
+        runtime.shutdown_background();
+    });
+    is_entered.recv().unwrap();
+    let mut sets = build().watch(&users());
+    set_where(&mut sets, "it shows", |set| set.len() == 1).await;
+    is_quiet_for(&mut sets, 2 * ttl).await;
+    let set = build().watch(&users()).next().await.unwrap();
+    assert!(set.is_ok_and(|set| set.len() == 1), "it is kept alive");
+    drop(end);
+    process.join().unwrap();
+    set_where(&mut sets, "it lapses", EndpointSet::is_empty).await;
+}
+
 /// The first set that passes; errors are passed over.
 pub(crate) async fn set_where(
-    sets: &mut BoxStream<'static, Result<EndpointSet, Error>>,
+    sets: &mut Sets,
     what: &str,
     mut test: impl FnMut(&EndpointSet) -> bool,
 ) -> EndpointSet {
@@ -53,11 +156,7 @@ pub(crate) async fn set_where(
 
 /// The first error that says so. On a busy machine others may come before it: that
 /// nothing came in time.
-pub(crate) async fn error_saying(
-    sets: &mut BoxStream<'static, Result<EndpointSet, Error>>,
-    name: &str,
-    says: &str,
-) -> Error {
+pub(crate) async fn error_saying(sets: &mut Sets, name: &str, says: &str) -> Error {
     let mut last = None;
     let failing = async {
         loop {
@@ -133,7 +232,7 @@ pub(crate) async fn replicas(registry: &impl Registry) -> (Vec<HttpServer>, Vec<
     for name in ["a", "b", "c"] {
         let server = HttpServer::start(name).await;
         let endpoint = Endpoint::builder(server.address).id(name).build().unwrap();
-        held.push(registry.register(&users(), endpoint).await.unwrap());
+        held.push(registered(registry, endpoint).await);
         servers.push(server);
     }
     (servers, held)

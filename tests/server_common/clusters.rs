@@ -65,3 +65,22 @@ async fn started(launches: impl Iterator<Item = Launch>) -> Vec<Server> {
     }
     servers
 }
+
+/// Tests that take a version: each of these, on etcd 3.5 and on 3.4.
+macro_rules! on_both_etcds {
+    ($($name:ident)*) => {
+        mod etcd_3_5 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name("etcd").await;
+            })*
+        }
+        mod etcd_3_4 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name("etcd34").await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_etcds;

@@ -6,7 +6,12 @@
 //! where the server is not there, that prints one line, or fails the test if
 //! `WAYPOST_REQUIRE_SERVERS=1` asks for it.
 
-#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "each test file uses its part"
+)]
 
 mod clusters;
 mod knot;
@@ -26,7 +31,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use waypost::rng::Rng;
 
-pub(crate) use clusters::{consul_cluster, etcd_cluster, zookeeper_cluster};
+pub(crate) use clusters::{consul_cluster, etcd_cluster, on_both_etcds, zookeeper_cluster};
 pub(crate) use knot::Knot;
 pub(crate) use probe::{Ready, http_get};
 
