@@ -29,7 +29,8 @@ use waypost::endpoint::ServiceName;
 use waypost::event::{CallEvent, Observer};
 use waypost::resilience::{Aimd, Attempts, Hedge, Limits, Retry, RetryBudget, Throttle};
 use waypost::rng::Rng;
-use waypost::strategy::{Adaptive, P2c, Strategy};
+use waypost::strategy::{Adaptive, P2c, RoundRobin, Strategy};
+use waypost::time::Clock;
 use waypost::{Balancer, Endpoint, EndpointSet, Error};
 
 fn request(method: Method) -> Request<Full<Bytes>> {
@@ -100,10 +101,14 @@ fn manual(count: u16) -> Balancer {
 fn manual_by(count: u16, strategy: impl Strategy) -> Balancer {
     let builder = Balancer::builder("users").strategy(strategy);
     let (balancer, mut updater) = builder.manual().expect("it is a name");
+    updater.apply(addressed(count));
+    balancer
+}
+
+fn addressed(count: u16) -> EndpointSet {
     let at = |port| Endpoint::at(([10, 0, 0, 1], port).into_address());
     let endpoints = (1..=count).map(|port| at(port).expect("it is an address"));
-    updater.apply(EndpointSet::new(endpoints).expect("ids differ"));
-    balancer
+    EndpointSet::new(endpoints).expect("ids differ")
 }
 
 trait IntoAddress {
@@ -331,6 +336,159 @@ async fn an_adaptive_limit_keeps_a_slow_service_from_filling_up() {
     assert!(answers.iter().all(Result::is_ok), "those beyond it wait");
     let most = most.load(Ordering::Relaxed);
     assert!(most <= 25, "it began at 20: {most}");
+}
+
+/// All attempts answer 429, which asks for two seconds, and is to be sent again.
+fn asked_to_wait() -> Retry {
+    let retry = Retry::default().statuses([429]).expect("it is an error");
+    retry.budget(RetryBudget::unlimited())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_no_time_of_the_endpoint_before_it() {
+    let (clock, hands) = Clock::manual();
+    let working = hands.clone();
+    let (factory, sent) = scripted(move |endpoint| {
+        let busy = endpoint.address().as_str() == "10.0.0.1:1";
+        working.advance(MS * 10);
+        (MS * 10, if busy { 429 } else { 200 })
+    });
+    let builder = Balancer::builder("users").clock(clock);
+    let (balancer, mut updater) = builder
+        .strategy(RoundRobin::new())
+        .manual()
+        .expect("it is a name");
+    updater.apply(addressed(2));
+    let client = BalanceLayer::new(balancer.clone())
+        .retry(asked_to_wait())
+        .per_endpoint(factory);
+    for _ in 0..4 {
+        let before = sent.load(Ordering::Relaxed);
+        let call = tokio::spawn(client.clone().oneshot(get()));
+        // In the pause, if there is one, nothing is under way.
+        tokio::time::sleep(MS * 1_000).await;
+        if sent.load(Ordering::Relaxed) == before + 1 && !call.is_finished() {
+            assert_eq!(in_flight(&balancer), 0);
+            hands.advance(MS * 2_000);
+        }
+        let answer = call.await.expect("no panic").expect("one answers");
+        assert_eq!(answer.status(), 200);
+    }
+    assert!(sent.load(Ordering::Relaxed) > 4, "some were sent again");
+    for node in balancer.nodes() {
+        let latency = node.stats().latency().expect("it has answered");
+        assert!(latency < MS * 20, "{latency:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_handed_on_when_nobody_is_left_after_the_pause() {
+    let (factory, sent) = scripted(|_| (MS, 429));
+    let (balancer, mut updater) = Balancer::builder("users").manual().expect("it is a name");
+    updater.apply(addressed(2));
+    let client = BalanceLayer::new(balancer.clone())
+        .retry(asked_to_wait())
+        .per_endpoint(factory);
+    let call = tokio::spawn(client.oneshot(get()));
+    tokio::time::sleep(MS * 100).await;
+    assert_eq!(sent.load(Ordering::Relaxed), 1);
+    updater.apply(addressed(0));
+    let answer = call.await.expect("no panic").expect("it was answered");
+    assert_eq!(answer.status(), 429);
+    assert_eq!(sent.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_its_retries_a_call_has_one_under_way_at_a_time() {
+    let (factory, sent) = scripted(|_| (MS, 503));
+    let mut client = BalanceLayer::new(manual(5))
+        .retry(Retry::default().attempts(Attempts::at_most(4)))
+        .limits(Limits::default().retries(1))
+        .per_endpoint(factory);
+    client.call(get()).await.expect("it is answered");
+    assert_eq!(sent.load(Ordering::Relaxed), 4);
+}
+
+/// However many are refused, the bound stays where it is.
+#[tokio::test(start_paused = true)]
+async fn retries_under_way_never_exceed_their_limit() {
+    let (busy, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (now, peak) = (Arc::clone(&busy), Arc::clone(&most));
+    let (factory, sent) = scripted(move |endpoint| {
+        if endpoint.address().port() == Some(1) {
+            return (MS, 503);
+        }
+        // Those that are not the first are retries.
+        peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let now = Arc::clone(&now);
+        tokio::spawn(async move {
+            tokio::time::sleep(MS * 50).await;
+            now.fetch_sub(1, Ordering::Relaxed);
+        });
+        (MS * 50, 200)
+    });
+    let (balancer, mut updater) = Balancer::builder("users").manual().expect("it is a name");
+    let spare = |endpoint: &Arc<Endpoint>| {
+        let priority = u32::from(endpoint.address().port() != Some(1));
+        let spare = Endpoint::builder(endpoint.address().clone()).priority(priority);
+        spare.build().expect("the parts are well-formed")
+    };
+    let spares = addressed(4).iter().map(spare).collect::<Vec<_>>();
+    updater.apply(EndpointSet::new(spares).expect("ids differ"));
+    let retry = Retry::default().backoff(Duration::ZERO, Duration::ZERO);
+    let client = BalanceLayer::new(balancer)
+        .retry(retry.budget(RetryBudget::unlimited()))
+        .limits(Limits::default().retries(3))
+        .per_endpoint(factory);
+    for _ in 0..3 {
+        let calls = (0..50).map(|_| client.clone().oneshot(get()));
+        let answers = futures::future::join_all(calls).await;
+        let well = answers
+            .iter()
+            .filter(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 200));
+        assert_eq!(well.count(), 3, "as many as may be under way at once");
+        tokio::time::sleep(MS * 100).await;
+    }
+    assert_eq!(most.load(Ordering::Relaxed), 3);
+    assert_eq!(sent.load(Ordering::Relaxed), 3 * 53);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_is_an_attempt_too() {
+    for most in 2..5 {
+        // The first attempt fails last.
+        let calls = AtomicUsize::new(0);
+        let (factory, sent) = scripted(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => (MS * 100, 503),
+            _ => (MS * 20, 503),
+        });
+        let notes = Notes::default();
+        let mut client = BalanceLayer::new(manual(6))
+            .retry(Retry::default().attempts(Attempts::at_most(most)))
+            .hedge(Hedge::after(MS * 10))
+            .observe(notes.clone())
+            .per_endpoint(factory);
+        client.call(get()).await.expect("it is answered");
+        assert_eq!(sent.load(Ordering::Relaxed), most as usize);
+        let notes = notes.0.lock().expect("no test panics here");
+        assert_eq!(notes.last(), Some(&format!("users: done {most}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_without_budget_picks_nobody() {
+    let (factory, sent) = scripted(|_| (MS * 50, 200));
+    let balancer = manual(4);
+    let none = RetryBudget::share(0).expect("0 is a share");
+    let mut client = BalanceLayer::new(balancer.clone())
+        .retry(Retry::default())
+        .hedge(Hedge::after(MS * 10).budget(none.min_per_second(0)))
+        .per_endpoint(factory);
+    for _ in 0..10 {
+        client.call(get()).await.expect("it is answered");
+    }
+    assert_eq!(sent.load(Ordering::Relaxed), 10);
+    assert_eq!(totals(&balancer), (10, 0, 0));
 }
 
 // ---- on real servers --------------------------------------------------------
@@ -667,6 +825,7 @@ impl Observer for Notes {
             CallEvent::Picked { endpoint, attempt } => format!("pick {} {attempt}", endpoint.id()),
             CallEvent::Ended { outcome, .. } => format!("{outcome:?}"),
             CallEvent::Retried { attempt, .. } => format!("retry {attempt}"),
+            CallEvent::Done { attempts, .. } => format!("done {attempts}"),
             _ => "other".to_owned(),
         };
         let mut notes = self.0.lock().expect("no test panics here");

@@ -136,7 +136,8 @@ pub(super) enum SendError<E> {
 
 /// What an answer's body holds until it ends.
 pub(super) struct Held {
-    pub(super) pick: DetachedPick,
+    /// None when it ended before, for a retry that came to nothing.
+    pub(super) pick: Option<DetachedPick>,
     /// If the body ends as it should.
     pub(super) outcome: Outcome,
     /// None for HTTP's, which reads no trailers.

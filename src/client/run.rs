@@ -7,6 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -149,7 +150,7 @@ where
                     Err(error) => return Err(self.refuse(error)),
                 },
             };
-            let mut _retrying = None;
+            let mut retrying: Option<Retrying<'_>> = None;
             loop {
                 let mut ended = self.not_sent(attempts);
                 let result = match self.hedge_after(attempts) {
@@ -160,6 +161,8 @@ where
                         let race = self.race(first, &mut attempts, &mut tried, delay);
                         let raced = Box::pin(race).await;
                         (*exchange, pick, ended) = (raced.exchange, raced.pick, raced.ended);
+                        // Whichever it was, both were sent.
+                        ended.attempts = attempts;
                         raced.result
                     }
                 };
@@ -167,25 +170,36 @@ where
                     let well = !ended.outcome.is_failure();
                     self.service.state.tokens.ended(well);
                 }
-                let mut again = self.prepare_again(&ended, &tried);
-                if let Some(pause) = again.as_mut().and_then(|again| again.pause.as_mut()) {
-                    pause.await;
-                }
-                let next = again.and_then(|again| Some((self.pick(&mut tried).ok()?, again)));
-                let Some((next, again)) = next else {
+                // What this was a retry of is over, and so is the retry.
+                drop(retrying.take());
+                let Some(again) = self.prepare_again(&ended, &tried) else {
                     self.tell_done(pick.endpoint(), &ended);
                     if result.is_ok() {
-                        exchange.hold(self.hold(pick, ended.outcome, permit));
+                        exchange.hold(self.hold(Some(pick), ended.outcome, permit));
                     } else {
                         pick.finish(ended.outcome);
                     }
                     return result;
                 };
+                // Before the pause, which is no time of that endpoint's.
+                let endpoint = Arc::clone(pick.endpoint());
+                pick.finish(ended.outcome);
+                if let Some(pause) = again.pause {
+                    pause.await;
+                }
+                pick = match self.pick(&mut tried) {
+                    Ok(next) => next,
+                    Err(_) => {
+                        self.tell_done(&endpoint, &ended);
+                        if result.is_ok() {
+                            exchange.hold(self.hold(None, ended.outcome, permit));
+                        }
+                        return result;
+                    }
+                };
                 exchange.put_request(*again.request);
-                std::mem::replace(&mut pick, next).finish(ended.outcome);
                 attempts += 1;
-                // The retry before this one is over.
-                _retrying = Some(again.retrying);
+                retrying = Some(again.retrying);
             }
         }
     }
@@ -198,12 +212,13 @@ where
     ) {
         if let Some(sticky) = &self.services.settings.sticky
             && let (answer, Some(held)) = exchange.answered()
+            && let Some(pick) = &held.pick
         {
-            sticky.name(held.pick.id(), self.asked.named().first(), headers(answer));
+            sticky.name(pick.id(), self.asked.named().first(), headers(answer));
         }
     }
 
-    fn hold(&self, pick: DetachedPick, outcome: Outcome, permit: Permit) -> Held {
+    fn hold(&self, pick: Option<DetachedPick>, outcome: Outcome, permit: Permit) -> Held {
         Held {
             pick,
             outcome,
@@ -293,11 +308,15 @@ where
 
     fn hedge(&self, tried: &mut Tried, after: Duration) -> Option<(T::Request, DetachedPick)> {
         let hedging = self.service.state.hedging.as_ref()?;
+        if !self.has_untried(tried) {
+            return None;
+        }
         let request = self.transport.again()?;
-        let pick = self.pick(tried).ok()?;
+        // Before the pick, which would be one that nothing is sent to.
         if !hedging.try_hedge(self.services.now()) {
             return None;
         }
+        let pick = self.pick(tried).ok()?;
         self.tell(CallEvent::Hedged { after });
         Some((request, pick))
     }

@@ -273,7 +273,8 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
     pub(super) fn begin_retry(&self) -> Option<Retrying<'_>> {
         match &self.gate {
             None => Some(Retrying(None)),
-            Some(door) => door.gate.try_retry().then_some(Retrying(Some(door))),
+            // Made only if there is room: to drop it ends a retry.
+            Some(door) => door.gate.try_retry().then(|| Retrying(Some(door))),
         }
     }
 

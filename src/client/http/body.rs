@@ -35,8 +35,10 @@ impl<B: Body> Tracked<B> {
 }
 
 fn finish(call: &mut Option<Held>, instead: Option<Outcome>) {
-    if let Some(call) = call.take() {
-        call.pick.finish(instead.unwrap_or(call.outcome));
+    if let Some(call) = call.take()
+        && let Some(pick) = call.pick
+    {
+        pick.finish(instead.unwrap_or(call.outcome));
     }
 }
 
@@ -73,7 +75,9 @@ impl<B: Body<Error: Into<BoxError>>> Body for Tracked<B> {
                 if let Some(call) = this.call
                     && let Some(trailers) = frame.trailers_ref()
                 {
-                    read_report(&call.pick, trailers);
+                    if let Some(pick) = &call.pick {
+                        read_report(pick, trailers);
+                    }
                     let classify = call.classify.as_ref();
                     if let Some(outcome) = classify.and_then(|by| by.trailers(trailers)) {
                         call.outcome = outcome;
@@ -101,7 +105,7 @@ impl<B: Body<Error: Into<BoxError>>> Body for Tracked<B> {
 
 impl<B> fmt::Debug for Tracked<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pick = self.call.as_ref().map(|call| &call.pick);
+        let pick = self.call.as_ref().and_then(|call| call.pick.as_ref());
         f.debug_struct("Tracked")
             .field("pick", &pick)
             .finish_non_exhaustive()
