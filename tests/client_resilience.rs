@@ -335,7 +335,8 @@ async fn an_adaptive_limit_keeps_a_slow_service_from_filling_up() {
     let answers = futures::future::join_all(calls).await;
     assert!(answers.iter().all(Result::is_ok), "those beyond it wait");
     let most = most.load(Ordering::Relaxed);
-    assert!(most <= 25, "it began at 20: {most}");
+    // It begins at 20, and the ten calls that come first are fast enough to raise it.
+    assert!(most <= 35, "of 400 calls: {most}");
 }
 
 /// All attempts answer 429, which asks for two seconds, and is to be sent again.
@@ -489,6 +490,102 @@ async fn a_hedge_without_budget_picks_nobody() {
     }
     assert_eq!(sent.load(Ordering::Relaxed), 10);
     assert_eq!(totals(&balancer), (10, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_go_in_by_their_order() {
+    let (factory, _) = scripted(|_| (MS * 10, 200));
+    let limits = Limits::default().in_flight(1).expect("one is allowed");
+    let client = BalanceLayer::new(manual(4))
+        .limits(limits)
+        .per_endpoint(factory);
+    let ends = Arc::<Mutex<Vec<usize>>>::default();
+    let callers: Vec<_> = (0..5)
+        .map(|caller| {
+            let (client, ends) = (client.clone(), Arc::clone(&ends));
+            tokio::spawn(async move {
+                for _ in 0..4 {
+                    client.clone().oneshot(get()).await.expect("it is answered");
+                    ends.lock().expect("no test panics here").push(caller);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.expect("no panic");
+    }
+    let ends = ends.lock().expect("no test panics here");
+    let in_turn: Vec<usize> = (0..4).flat_map(|_| 0..5).collect();
+    assert_eq!(*ends, in_turn, "nobody comes before those who waited");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_grows_lets_in_those_who_wait() {
+    let busy = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (now, peak) = (Arc::clone(&busy), Arc::clone(&most));
+    let (factory, _) = scripted(move |_| {
+        peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let now = Arc::clone(&now);
+        tokio::spawn(async move {
+            tokio::time::sleep(MS * 10).await;
+            now.fetch_sub(1, Ordering::Relaxed);
+        });
+        (MS * 10, 200)
+    });
+    let client = BalanceLayer::new(manual(4))
+        .adaptive_limit(Aimd::within(1, 1_000, MS * 50))
+        .per_endpoint(factory);
+    let calls = (0..1_000).map(|_| client.clone().oneshot(get()));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(Result::is_ok));
+    let most = most.load(Ordering::Relaxed);
+    assert!(most > 60, "it began at 20, and every call was fast: {most}");
+}
+
+/// Calls that end, and that are given up while they wait, hand their turn on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_turn_is_lost_among_thousands_of_calls() {
+    let limits = Limits::default().in_flight(3).expect("three are allowed");
+    let (factory, _) = scripted(|_| (Duration::ZERO, 200));
+    let balancer = manual(4);
+    let client = BalanceLayer::new(balancer.clone())
+        .limits(limits.pending(40))
+        .per_endpoint(factory);
+    let callers: Vec<_> = (0..100_u64)
+        .map(|caller| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut rng = Rng::seeded(caller);
+                let mut answered = 0;
+                for _ in 0..100 {
+                    let call = client.clone().oneshot(get());
+                    let given_up = async {
+                        for _ in 0..rng.below(8) {
+                            tokio::task::yield_now().await;
+                        }
+                    };
+                    tokio::select! {
+                        answer = call => answered += u64::from(answer.is_ok()),
+                        () = given_up => {}
+                    }
+                }
+                answered
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    for caller in callers {
+        let calls = tokio::time::timeout(SOON * 12, caller).await;
+        answered += calls.expect("no call waits for ever").expect("no panic");
+    }
+    assert!(answered > 0);
+    assert_eq!((in_flight(&balancer), totals(&balancer).0), (0, answered));
+    // Whoever comes now has all the room there is.
+    let calls = (0..43).map(|_| client.clone().oneshot(get()));
+    let answers = tokio::time::timeout(SOON * 12, futures::future::join_all(calls)).await;
+    let answers = answers.expect("no call waits for ever");
+    assert!(answers.iter().all(Result::is_ok));
 }
 
 // ---- on real servers --------------------------------------------------------

@@ -9,7 +9,8 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::Classify;
-use super::service::{Permit, Service};
+use super::door::Permit;
+use super::service::Service;
 use crate::balancer::DetachedPick;
 use crate::error::Error;
 use crate::stats::Outcome;

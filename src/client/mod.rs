@@ -41,6 +41,8 @@ mod asked;
 #[cfg(feature = "http")]
 mod classify;
 #[cfg(feature = "http")]
+mod door;
+#[cfg(feature = "http")]
 mod endpoints;
 #[cfg(feature = "http")]
 mod exchange;

@@ -17,8 +17,9 @@ use tokio::time::Sleep;
 
 use super::Answered;
 use super::asked::Asked;
+use super::door::{Admission, Permit, Retrying};
 use super::exchange::{Exchange, Held, Overdue, SendError, Transport};
-use super::service::{Admission, Permit, Retrying, Service, Services};
+use super::service::{Service, Services};
 use crate::balancer::DetachedPick;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -131,10 +132,13 @@ where
             let permit = match self.service.state.admit(self.service(), self.start) {
                 Ok(Admission::In(permit)) => permit,
                 // It may have to wait.
-                Ok(Admission::Pending(waiting)) => match Box::pin(self.within(waiting)).await {
-                    Ok(permit) => permit,
-                    Err(error) => return Err(self.refuse(error)),
-                },
+                Ok(Admission::Pending(waiting)) => {
+                    let waiting = async { Ok(waiting.await) };
+                    match Box::pin(self.within(waiting)).await {
+                        Ok(permit) => permit,
+                        Err(error) => return Err(self.refuse(error)),
+                    }
+                }
                 Err(error) => return Err(self.refuse(error)),
             };
             if self.transport.may_repeat() {

@@ -11,17 +11,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::Uri;
 use http::uri::Authority;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::door::{Admission, Door, Permit, Retrying};
 use super::endpoints::PerEndpoint;
 use super::{Adaptive, CallSettings, Directory};
 use crate::balancer::Balancer;
 use crate::endpoint::{Endpoint, ServiceName};
 use crate::error::Error;
-use crate::resilience::{
-    AdaptiveLimit, Entry, Gate, Hedge, Hedging, LimitSample, RetryTokens, Throttle, ThrottleState,
-};
+use crate::resilience::{Hedge, Hedging, RetryTokens, Throttle, ThrottleState};
 use crate::rng::Rng;
 use crate::stats::Outcome;
 use crate::time::Timestamp;
@@ -67,34 +65,9 @@ pub(super) struct State<X> {
     pub(super) tokens: RetryTokens,
     pub(super) hedging: Option<Hedging>,
     throttle: Option<ThrottleState>,
-    gate: Option<Arc<Door>>,
+    door: Option<Arc<Door>>,
     seed: AtomicU64,
     pub(super) endpoints: PerEndpoint<X>,
-}
-
-/// A gate and those who wait at it.
-#[derive(Debug)]
-struct Door {
-    gate: Gate,
-    adaptive: Option<AdaptiveLimit>,
-    left: Notify,
-}
-
-/// One call in flight; it leaves when dropped.
-#[derive(Debug)]
-pub(super) struct Permit(Option<Arc<Door>>);
-
-/// One retry under way; it ends when dropped.
-pub(super) struct Retrying<'a>(Option<&'a Door>);
-
-/// A place among those that wait; given up when dropped.
-struct Waiting(Option<Arc<Door>>);
-
-/// How a call is received.
-pub(super) enum Admission<W> {
-    In(Permit),
-    /// It waits until that ends.
-    Pending(W),
 }
 
 /// Where a call goes.
@@ -223,12 +196,9 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
             tokens: settings.retry.start_budget(),
             hedging: settings.hedge.map(Hedge::start),
             throttle: settings.throttle.map(Throttle::start),
-            gate: bounded.then(|| {
-                Arc::new(Door {
-                    gate: Gate::new(settings.limits.unwrap_or_default()),
-                    adaptive: settings.adaptive.map(Adaptive::start),
-                    left: Notify::new(),
-                })
+            door: bounded.then(|| {
+                let limits = settings.limits.unwrap_or_default();
+                Door::new(limits, settings.adaptive.map(Adaptive::start))
             }),
             seed: AtomicU64::new(Rng::from_entropy().bits()),
             endpoints: PerEndpoint::new(),
@@ -240,24 +210,20 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
         &self,
         service: &ServiceName,
         now: Timestamp,
-    ) -> Result<Admission<impl Future<Output = Result<Permit, Error>>>, Error> {
+    ) -> Result<Admission<impl Future<Output = Permit> + use<X>>, Error> {
         if let Some(throttle) = &self.throttle
             && !throttle.admit(now, &mut self.rng())
         {
             let reason = "it rejects most of its calls (client-side throttling)";
             return Err(Error::overloaded(service.shared(), reason));
         }
-        let Some(door) = &self.gate else {
-            return Ok(Admission::In(Permit(None)));
+        let Some(door) = &self.door else {
+            return Ok(Admission::In(Permit::FREE));
         };
-        match door.gate.enter(door.adaptive_limit()) {
-            Entry::In => Ok(Admission::In(Permit(Some(Arc::clone(door))))),
-            Entry::Pending => Ok(Admission::Pending(door.wait())),
-            Entry::Refused => {
-                let reason = "as many calls as its limits allow are in flight and pending";
-                Err(Error::overloaded(service.shared(), reason))
-            }
-        }
+        door.admit().ok_or_else(|| {
+            let reason = "as many calls as its limits allow are in flight and pending";
+            Error::overloaded(service.shared(), reason)
+        })
     }
 
     pub(super) fn throttles(&self) -> bool {
@@ -266,15 +232,14 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
 
     /// Whether it goes by how attempts end, and how long they take.
     pub(super) fn learns(&self) -> bool {
-        self.throttle.is_some() || self.hedging.is_some() || self.gate.is_some()
+        self.throttle.is_some() || self.hedging.is_some() || self.door.is_some()
     }
 
     /// A retry, if the limits have room for it.
     pub(super) fn begin_retry(&self) -> Option<Retrying<'_>> {
-        match &self.gate {
-            None => Some(Retrying(None)),
-            // Made only if there is room: to drop it ends a retry.
-            Some(door) => door.gate.try_retry().then(|| Retrying(Some(door))),
+        match &self.door {
+            None => Some(Retrying::FREE),
+            Some(door) => door.begin_retry(),
         }
     }
 
@@ -289,9 +254,8 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
 
     /// An attempt ended; what it tells of the service.
     pub(super) fn learn(&self, outcome: Outcome, took: Duration, now: Timestamp) {
-        let rejected = outcome.is_failure();
         if let Some(throttle) = &self.throttle
-            && !rejected
+            && !outcome.is_failure()
         {
             throttle.accepted(now);
         }
@@ -300,64 +264,8 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
         {
             hedging.answered(took, now);
         }
-        if let Some(door) = &self.gate
-            && let Some(adaptive) = &door.adaptive
-            && outcome != Outcome::Cancelled
-        {
-            adaptive.sample(LimitSample {
-                latency: took,
-                in_flight: door.gate.calls(),
-                dropped: rejected,
-            });
-        }
-    }
-}
-
-impl Door {
-    /// For a place to be free. The place among those that wait was taken
-    /// before, and is given up when this is dropped, even if it never ran.
-    fn wait(self: &Arc<Self>) -> impl Future<Output = Result<Permit, Error>> + use<> {
-        let mut waiting = Waiting(Some(Arc::clone(self)));
-        async move {
-            while let Some(door) = &waiting.0 {
-                let left = door.left.notified();
-                if door.gate.enter_pending(door.adaptive_limit()) {
-                    break;
-                }
-                left.await;
-            }
-            Ok(Permit(waiting.0.take()))
-        }
-    }
-
-    fn adaptive_limit(&self) -> Option<u32> {
-        self.adaptive.as_ref().map(AdaptiveLimit::get)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(door) = &self.0 {
-            door.gate.give_up();
-            // It may have been this one's turn.
-            door.left.notify_one();
-        }
-    }
-}
-
-impl Drop for Retrying<'_> {
-    fn drop(&mut self) {
-        if let Some(door) = self.0 {
-            door.gate.retried();
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(door) = &self.0 {
-            door.gate.leave();
-            door.left.notify_one();
+        if let Some(door) = &self.door {
+            door.learn(outcome, took);
         }
     }
 }

@@ -85,6 +85,10 @@ impl Default for Limits {
 
 /// Counts what is under way against [`Limits`]: one word each, changed by a
 /// single atomic operation where there is room.
+///
+/// Whoever leaves and then sees nobody [waiting](Self::waiting) was seen to leave by
+/// whoever begins to wait then and looks whether there [is room](Self::has_room):
+/// all operations have one order.
 #[derive(Debug)]
 pub struct Gate {
     limits: Limits,
@@ -121,7 +125,7 @@ impl Gate {
     /// fixed one.
     pub fn enter(&self, adaptive: Option<u32>) -> Entry {
         // Those who wait go first.
-        if self.pending.load(Ordering::Relaxed) == 0 && self.try_enter(adaptive) {
+        if self.waiting() == 0 && self.try_enter(adaptive) {
             return Entry::In;
         }
         if raise(&self.pending, self.limits.pending) {
@@ -165,13 +169,19 @@ impl Gate {
     /// Calls in flight.
     #[must_use]
     pub fn calls(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// Calls that wait.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.pending.load(Ordering::Relaxed)
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    /// Whether one more call could be in flight.
+    #[must_use]
+    pub fn has_room(&self, adaptive: Option<u32>) -> bool {
+        self.calls() < self.limit(adaptive)
     }
 
     /// The limits.
@@ -181,17 +191,20 @@ impl Gate {
     }
 
     fn try_enter(&self, adaptive: Option<u32>) -> bool {
+        raise(&self.in_flight, self.limit(adaptive))
+    }
+
+    fn limit(&self, adaptive: Option<u32>) -> u32 {
         let fixed = self.limits.in_flight;
         // One call at least, or nothing would ever be learnt again.
-        let limit = adaptive.map_or(fixed, |limit| limit.clamp(1, fixed));
-        raise(&self.in_flight, limit)
+        adaptive.map_or(fixed, |limit| limit.clamp(1, fixed))
     }
 }
 
 /// Adds first and looks then, so that it is one operation where there is room;
 /// the count may be seen too high for a moment, never too low.
 fn raise(count: &AtomicU32, limit: u32) -> bool {
-    let before = count.fetch_add(1, Ordering::AcqRel);
+    let before = count.fetch_add(1, Ordering::SeqCst);
     if before >= limit {
         lower(count);
     }
@@ -199,7 +212,7 @@ fn raise(count: &AtomicU32, limit: u32) -> bool {
 }
 
 fn lower(count: &AtomicU32) {
-    let before = count.fetch_sub(1, Ordering::AcqRel);
+    let before = count.fetch_sub(1, Ordering::SeqCst);
     debug_assert!(before > 0, "what ends has begun");
 }
 
@@ -252,6 +265,7 @@ mod tests {
                     _ => {}
                 }
                 assert_eq!((gate.calls(), gate.waiting()), (calls, waiting));
+                assert_eq!(gate.has_room(None), calls < most);
                 assert!(calls <= most && waiting <= queue);
             }
         }
