@@ -4,8 +4,8 @@
 mod client_common;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_common::{dead, endpoint, eventually, in_flight, totals, totals_of, users};
@@ -19,11 +19,13 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use waypost::client::tonic::{GrpcBuilder, GrpcChannel};
+use waypost::endpoint::ServiceName;
+use waypost::event::{CallEvent, Observer};
 use waypost::load::LoadReport;
 use waypost::resilience::Retry;
 use waypost::server::ReportLoad;
 use waypost::strategy::{Adaptive, RoundRobin};
-use waypost::{Balancer, Endpoint, EndpointSet};
+use waypost::{Balancer, Endpoint, EndpointSet, Outcome};
 
 /// A tonic server that dies when it is dropped, with its connections.
 struct Server {
@@ -307,4 +309,75 @@ async fn what_was_not_sent_goes_elsewhere_by_itself() {
     })
     .await;
     assert!(totals_of(&balancer, "dead").1 > 0);
+}
+
+/// A server that never answers a check.
+struct Mute;
+
+#[tonic::async_trait]
+impl Health for Mute {
+    async fn check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<tonic_health::pb::HealthCheckResponse>, Status> {
+        std::future::pending().await
+    }
+
+    type WatchStream =
+        futures::stream::Pending<Result<tonic_health::pb::HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        Ok(tonic::Response::new(futures::stream::pending()))
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_sent_at_all_has_a_status_and_says_why() {
+    let why = |status: &Status| {
+        let source = std::error::Error::source(status).expect("it says why");
+        let error = source.downcast_ref::<waypost::Error>();
+        error.expect("it is the crate's error").clone()
+    };
+    let nobody = users([]).await;
+    let status = client(nobody.grpc())
+        .check(ask())
+        .await
+        .expect_err("there is nobody");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(why(&status).is_empty(), "{status}");
+
+    let mute = Server::start("mute", Mute).await;
+    let balancer = users([mute.endpoint()]).await;
+    let late = balancer.grpc().timeout(Duration::from_millis(50));
+    let status = client(late).check(ask()).await.expect_err("it is mute");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(why(&status).is_timed_out(), "{status}");
+    assert_eq!(totals(&balancer), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_call_whose_own_time_is_over_has_timed_out() {
+    let mute = Server::start("mute", Mute).await;
+    let balancer = users([mute.endpoint()]).await;
+    let notes = Outcomes::default();
+    let mut asking = client(balancer.grpc().observe(notes.clone()));
+    let mut request = Request::new(ask());
+    request.set_timeout(Duration::from_millis(50));
+    asking.check(request).await.expect_err("it is mute");
+    let told = notes.0.lock().expect("no test panics here").clone();
+    assert_eq!(told, [Outcome::TimedOut]);
+}
+
+#[derive(Clone, Debug, Default)]
+struct Outcomes(Arc<Mutex<Vec<Outcome>>>);
+
+impl Observer for Outcomes {
+    fn call(&self, _: &ServiceName, event: CallEvent<'_>) {
+        if let CallEvent::Ended { outcome, .. } = event {
+            self.0.lock().expect("no test panics here").push(outcome);
+        }
+    }
 }

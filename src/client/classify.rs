@@ -164,7 +164,9 @@ impl Classify for GrpcStatus {
 ///
 /// Provably not sent are: a connection that was refused or never made, a
 /// request that hyper dropped before it wrote any of it, and an HTTP/2 stream
-/// that the server refused (`REFUSED_STREAM`, RFC 9113, 8.7).
+/// that the server refused (`REFUSED_STREAM`, RFC 9113, 8.7) or went away
+/// without (`GOAWAY`, 6.8). A request body that fails is its caller's fault,
+/// and the call counts as cancelled.
 #[must_use]
 pub fn outcome_of_error(error: &(dyn StdError + 'static)) -> Outcome {
     let mut next = Some(error);
@@ -186,6 +188,13 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
     if error.is::<tonic::ConnectError>() {
         return Some(Outcome::NotSent);
     }
+    #[cfg(feature = "tonic")]
+    if error.is::<tonic::TimeoutExpired>() {
+        return Some(Outcome::TimedOut);
+    }
+    if error.is::<tokio::time::error::Elapsed>() {
+        return Some(Outcome::TimedOut);
+    }
     if let Some(error) = error.downcast_ref::<Error>() {
         return error.is_timed_out().then_some(Outcome::TimedOut);
     }
@@ -204,11 +213,19 @@ fn hyper(error: &(dyn StdError + 'static)) -> Option<Outcome> {
         return error.is_connect().then_some(Outcome::NotSent);
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
-        return error.is_canceled().then_some(Outcome::NotSent);
+        if error.is_canceled() {
+            return Some(Outcome::NotSent);
+        }
+        return error.is_user().then_some(Outcome::Cancelled);
     }
     let error = error.downcast_ref::<h2::Error>()?;
-    let refused = error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    refused.then_some(Outcome::NotSent)
+    // Of streams that a server which goes away has begun with, h2 does not say so.
+    let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away();
+    let given_up = error.is_reset() && !error.is_remote() && !error.is_library();
+    if error.is_remote() && refused {
+        return Some(Outcome::NotSent);
+    }
+    given_up.then_some(Outcome::Cancelled)
 }
 
 #[cfg(test)]

@@ -132,6 +132,8 @@ impl<R, A> Exchange<R, A> {
 pub(super) enum SendError<E> {
     /// The endpoint cannot be called by this client.
     Unroutable(Error),
+    /// The client did not take the request.
+    NotReady(E),
     Client(E),
 }
 

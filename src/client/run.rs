@@ -386,6 +386,7 @@ where
                 }
                 // Another endpoint may be one that can be called.
                 Err(SendError::Unroutable(error)) => Err(T::ours(error)),
+                Err(SendError::NotReady(error)) => Err(error),
                 Err(SendError::Client(error)) => {
                     let classifier = self.services.settings.classifier();
                     ended.outcome = self.transport.outcome(&error, classifier);

@@ -256,6 +256,7 @@ impl<X: Clone + Send + Sync + 'static> State<X> {
     pub(super) fn learn(&self, outcome: Outcome, took: Duration, now: Timestamp) {
         if let Some(throttle) = &self.throttle
             && !outcome.is_failure()
+            && outcome != Outcome::Cancelled
         {
             throttle.accepted(now);
         }

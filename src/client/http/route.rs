@@ -105,6 +105,12 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
         uri: &Uri,
     ) -> Result<Option<Service<'a, Self::Kept>>, Error>;
 
+    /// An error of ours in the client's terms.
+    #[must_use]
+    fn ours(error: Error) -> BoxError {
+        error.into()
+    }
+
     /// The client for a request that passes as it is.
     fn passing(&self) -> Option<Caller<'_, Self::Client>>;
 

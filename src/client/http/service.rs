@@ -233,7 +233,12 @@ impl<Q, K, R> Balanced<Q, K, R> {
                     let uri = shared::shown(exchange.request().uri());
                     return Err(Error::unroutable(uri, reason).into());
                 };
-                send(client, &mut exchange).await?;
+                send(client, &mut exchange)
+                    .await
+                    .map_err(|error| match error {
+                        SendError::Unroutable(error) => error.into(),
+                        SendError::NotReady(error) | SendError::Client(error) => error,
+                    })?;
                 let (answer, held) = exchange.take_answer();
                 return Ok(answer.map(|body| Tracked::new(body, held)));
             };
@@ -310,7 +315,7 @@ where
                 .route
                 .direct(service, pick, exchange.request(), written);
             let client = client.map_err(SendError::Unroutable)?;
-            send(client, exchange).await.map_err(SendError::Client)
+            send(client, exchange).await
         }
     }
 
@@ -332,7 +337,7 @@ where
     }
 
     fn ours(error: Error) -> BoxError {
-        error.into()
+        Q::ours(error)
     }
 }
 
@@ -396,7 +401,7 @@ fn in_a_row(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
 fn send<S, B, A>(
     mut client: Caller<'_, S>,
     exchange: &mut Exchange<Request<B>, Response<A>>,
-) -> impl Future<Output = Result<(), BoxError>>
+) -> impl Future<Output = Result<(), SendError<BoxError>>>
 where
     S: Service<Request<B>, Response = Response<A>> + Clone,
     S::Error: Into<BoxError>,
@@ -417,8 +422,9 @@ where
             ready!(own.poll_ready(cx))?;
             Poll::Ready(Ok(own.call(exchange.take_request())))
         });
-        let answer = answering.await.map_err(S::Error::into)?.await;
-        exchange.put_answer(answer.map_err(Into::into)?);
+        let not_ready = |error: S::Error| SendError::NotReady(error.into());
+        let answer = answering.await.map_err(not_ready)?.await;
+        exchange.put_answer(answer.map_err(|error| SendError::Client(error.into()))?);
         Ok(())
     }
 }

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Request, Uri};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint as TonicEndpoint};
+use tonic::{Code, Status};
 
 #[cfg(feature = "tls")]
 use super::secured::Secured;
 use crate::balancer::DetachedPick;
-use crate::client::http::{Caller, Route};
+use crate::client::http::{BoxError, Caller, Route};
 use crate::client::service::{Service, Services, States};
 #[cfg(feature = "tls")]
 use crate::client::tls::EndpointTls;
@@ -146,6 +147,21 @@ impl Route<tonic::body::Body> for Channels {
         uri: &Uri,
     ) -> Result<Option<Service<'a, Connections>>, Error> {
         services.find_any_host(states, uri).map(Some)
+    }
+
+    /// A status, as generated clients hand no other error on: of one that they do not know
+    /// they make `UNKNOWN`.
+    fn ours(error: Error) -> BoxError {
+        let code = if error.is_timed_out() {
+            Code::DeadlineExceeded
+        } else if error.is_transient() {
+            Code::Unavailable
+        } else {
+            Code::Internal
+        };
+        let mut status = Status::new(code, error.to_string());
+        status.set_source(Arc::new(error));
+        status.into()
     }
 
     fn passing(&self) -> Option<Caller<'_, Channel>> {

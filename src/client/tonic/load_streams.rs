@@ -92,6 +92,10 @@ impl GrpcBuilder {
                 reason,
             ));
         }
+        self.streams(interval, LEAST_SILENCE.max(interval * SILENT_INTERVALS))
+    }
+
+    fn streams(&self, interval: Duration, silence: Duration) -> Result<LoadStreams, Error> {
         let runtime =
             Handle::try_current().map_err(|_| Error::no_runtime("a stream of reports"))?;
         let counts = Arc::<Counts>::default();
@@ -99,6 +103,7 @@ impl GrpcBuilder {
             channels: self.channels.clone(),
             addresses: self.settings.addresses,
             interval,
+            silence,
             counts: Arc::clone(&counts),
         };
         let task = runtime.spawn(follow(opener, self.balancer.reporters()));
@@ -150,6 +155,7 @@ struct Opener {
     channels: Channels,
     addresses: Option<AddressPolicy>,
     interval: Duration,
+    silence: Duration,
     counts: Arc<Counts>,
 }
 
@@ -192,15 +198,17 @@ impl Opener {
     async fn keep_open(self, node: Node) {
         let allows = |policy: AddressPolicy| policy.allows(node.endpoint().address());
         let allowed = self.addresses.is_none_or(allows);
-        let channel = allowed.then(|| self.channels.connect_once(node.endpoint()));
-        let Some(Ok(channel)) = channel else {
-            self.counts.failures.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, Rng::from_entropy());
         loop {
+            // Each time another: a connection that is dead without a word stays open for a
+            // quarter of an hour, and takes one stream after the other.
+            let channel = allowed.then(|| self.channels.connect_once(node.endpoint()));
+            let Some(Ok(channel)) = channel else {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
             let mut first = None;
-            let ended = self.read(&node, channel.clone(), &mut first).await;
+            let ended = self.read(&node, channel, &mut first).await;
             if ended.is_err_and(|status| status.code() == Code::Unimplemented) {
                 self.counts.without.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -218,7 +226,7 @@ impl Opener {
         channel: Channel,
         first: &mut Option<Instant>,
     ) -> Result<(), Status> {
-        let silence = LEAST_SILENCE.max(self.interval * SILENT_INTERVALS);
+        let silence = self.silence;
         let late = |_| Status::deadline_exceeded("no report came for long");
         let mut grpc = tonic::client::Grpc::new(channel);
         let open = async {
@@ -244,5 +252,81 @@ impl Opener {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::net::TcpListener;
+    use tonic::transport::server::TcpIncoming;
+
+    use super::*;
+    use crate::balancer::Balancer;
+    use crate::endpoint::EndpointSet;
+    use crate::server::{OpenRcaService, ReportLoad};
+    use crate::strategy::LoadWeighted;
+
+    const SILENCE: Duration = Duration::from_millis(500);
+
+    /// The streams to one server, whose balancer is kept.
+    fn streams(address: SocketAddr) -> (Balancer, LoadStreams) {
+        let builder = Balancer::builder("users").strategy(LoadWeighted::new());
+        let (balancer, mut updater) = builder.manual().expect("it is a name");
+        let endpoint = Endpoint::at(address).expect("it is an address");
+        updater.apply(EndpointSet::new([endpoint]).expect("ids differ"));
+        let streams = balancer.grpc().streams(Duration::from_millis(10), SILENCE);
+        (balancer, streams.expect("there is a runtime"))
+    }
+
+    async fn listen() -> (SocketAddr, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("loopback has a free port");
+        (listener.local_addr().expect("it is bound"), listener)
+    }
+
+    async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+        let reached = async {
+            while !holds() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let reached = timeout(Duration::from_mins(1), reached).await;
+        assert!(reached.is_ok(), "in vain awaited: {what}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_falls_silent_is_opened_anew_over_another_connection() {
+        let (address, listener) = listen().await;
+        let connections = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connections);
+        let incoming = TcpIncoming::from(listener).inspect(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        // One report at once, and the next one in an hour.
+        let silent = OpenRcaService::new(ReportLoad::new());
+        let silent = silent.shortest_interval(Duration::from_hours(1));
+        let server = tonic::transport::Server::builder().add_service(silent);
+        let serving = tokio::spawn(server.serve_with_incoming(incoming));
+        let (_balancer, streams) = streams(address);
+        eventually("a second stream tells", || streams.reports() >= 2).await;
+        assert!(streams.failures() >= 1);
+        assert!(connections.load(Ordering::Relaxed) >= 2);
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_answers_nothing_is_connected_to_again() {
+        let (address, listener) = listen().await;
+        let (_balancer, streams) = streams(address);
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let accepted = timeout(Duration::from_mins(1), listener.accept()).await;
+            open.push(accepted.expect("it connects").expect("there is room"));
+        }
+        assert!(streams.failures() >= 1);
+        assert_eq!(streams.reports(), 0);
     }
 }

@@ -25,6 +25,10 @@
 //! [`authority`](GrpcBuilder::authority), or what the endpoint's record asks
 //! for), and so is the name that a certificate is checked against.
 //!
+//! A call that is not sent at all fails with a status like any other: `UNAVAILABLE` when there is no
+//! endpoint for it or no room, `DEADLINE_EXCEEDED` when its time is over, and `INTERNAL` when it can
+//! never be sent. The [`Error`](crate::Error) is the status' `source`.
+//!
 //! gRPC calls are all POST, so nothing says which may be repeated. By default
 //! only a call that was provably not sent goes elsewhere;
 //! [`Retry::any_method`](crate::resilience::Retry::any_method) allows the rest,
