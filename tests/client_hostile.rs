@@ -5,6 +5,7 @@ mod client_common;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,9 +21,9 @@ use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, Service, ServiceExt as _};
-use waypost::Endpoint;
 use waypost::client::http::{BalanceLayer, BoxError};
 use waypost::resilience::Retry;
+use waypost::{Balancer, Endpoint, EndpointSet};
 
 type Streamed = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -146,17 +147,18 @@ async fn what_an_http2_server_never_looked_at_goes_elsewhere_whatever_its_method
 
 #[tokio::test]
 async fn what_a_server_that_goes_away_may_have_begun_with_is_not_repeated() {
-    let balancer = users([raw("leaving", goes_away_after).await, dead("dead")]).await;
+    let leaving = raw("leaving", goes_away_after).await;
+    let balancer = users([leaving, well("well").await]).await;
     let client = BalanceLayer::new(balancer.clone())
         .retry(Retry::default())
         .layer(over_http2());
-    for _ in 0..2 {
+    let mut lost = 0;
+    for _ in 0..4 {
         let answer = client.clone().oneshot(post("hello")).await;
-        answer.expect_err("nobody answers");
+        lost += u64::from(answer.is_err());
     }
-    // Each call reaches the one that leaves, and if it comes there first, no other.
     assert_eq!(totals_of(&balancer, "leaving"), (0, 2, 0));
-    assert_eq!(totals_of(&balancer, "dead"), (0, 1, 0));
+    assert_eq!((lost, totals_of(&balancer, "well").0), (2, 2));
 }
 
 /// Sends the beginning of a body, and then fails of itself.
@@ -230,4 +232,67 @@ async fn what_a_client_did_not_take_goes_elsewhere_whatever_its_method() {
     }
     assert_eq!(totals_of(&balancer, "open"), (4, 0, 0));
     eventually("both are idle", || in_flight(&balancer) == 0).await;
+}
+
+/// A client that is alive as long as this is.
+#[derive(Clone)]
+struct Alive {
+    _while: Arc<()>,
+}
+
+impl Service<Request<Full<Bytes>>> for Alive {
+    type Response = Response<Empty<Bytes>>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(Empty::new())))
+    }
+}
+
+/// What watches an endpoint leave is a task, and ends with the runtime of the first call.
+#[test]
+fn clients_of_endpoints_that_left_are_dropped_whichever_runtime_calls() {
+    let (balancer, mut updater) = Balancer::builder("users").manual().expect("it is a name");
+    let at = |port: u16| endpoint(&port.to_string(), ([10, 0, 0, 1], port).into());
+    let made = Arc::new(());
+    let makes = Arc::clone(&made);
+    let client = BalanceLayer::new(balancer).per_endpoint(move |_: &Endpoint| {
+        Ok::<_, BoxError>(Alive {
+            _while: Arc::clone(&makes),
+        })
+    });
+    let before = Arc::strong_count(&made);
+    for port in 1..4 {
+        updater.apply(EndpointSet::new([at(port)]).expect("it is one"));
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().expect("there are threads");
+        runtime.block_on(async {
+            let answer = client.clone().oneshot(post("hello")).await;
+            answer.expect("it is answered");
+            eventually("only the one that is there has a client", || {
+                Arc::strong_count(&made) == before + 1
+            })
+            .await;
+        });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().expect("there are threads");
+    runtime.block_on(async {
+        updater.apply(EndpointSet::new([at(8), at(9)]).expect("ids differ"));
+        for _ in 0..20 {
+            let answer = client.clone().oneshot(post("hello")).await;
+            answer.expect("it is answered");
+        }
+        eventually("both have a client", || {
+            Arc::strong_count(&made) == before + 2
+        })
+        .await;
+        updater.apply(EndpointSet::empty());
+        eventually("neither has one", || Arc::strong_count(&made) == before).await;
+    });
 }

@@ -174,3 +174,37 @@ async fn redirects_are_bounded_and_off_by_default() {
         assert_eq!(answer.status(), StatusCode::FOUND, "{location}");
     }
 }
+
+/// A redirect announces a body that never comes.
+#[tokio::test]
+async fn a_redirects_own_body_is_not_waited_for() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("it connects");
+        let mut asked = [0; 1_024];
+        let _ = stream.read(&mut asked).await.expect("it asks");
+        let head =
+            "HTTP/1.1 302 Found\r\nlocation: http://users/there\r\ncontent-length: 99\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("it listens");
+        // The connection stays open.
+        std::future::pending::<()>().await;
+    });
+    let stuck = Endpoint::builder(address)
+        .id("stuck")
+        .build()
+        .expect("valid");
+    let set = Fixed::new([stuck, server("b").await]).expect("ids differ");
+    let builder = Balancer::builder("users").strategy(RoundRobin::new());
+    let balancer = builder.build(set).await.expect("it starts");
+    let client = client(balancer.middleware().redirects(3));
+    for _ in 0..2 {
+        let asking = client.get("http://users/here").send();
+        let answer = tokio::time::timeout(client_common::SOON, asking).await;
+        let answer = answer.expect("it follows").expect("one answers");
+        assert_eq!(answer.status(), 200);
+    }
+    serving.abort();
+}

@@ -588,6 +588,113 @@ async fn no_turn_is_lost_among_thousands_of_calls() {
     assert!(answers.iter().all(Result::is_ok));
 }
 
+/// Polls a future so many times, and drops it then, unless it has ended.
+struct GivenUp<F> {
+    future: Option<Pin<Box<F>>>,
+    left: u32,
+}
+
+impl<F: Future> Future for GivenUp<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.left == 0 {
+            self.future = None;
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        match &mut self.future {
+            Some(future) => future.as_mut().poll(cx).map(Some),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// Retries, pauses, hedges, limits, a wait for room: whenever the caller goes, all that was
+/// counted is uncounted, and the next call has all the room there was.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_at_any_moment_leaves_nothing_behind() {
+    let calls = AtomicUsize::new(0);
+    let (factory, _) = scripted(move |_| match calls.fetch_add(1, Ordering::Relaxed) % 4 {
+        0 => (MS * 30, 503),
+        1 => (MS * 20, 503),
+        2 => (MS * 5, 0),
+        _ => (MS * 40, 200),
+    });
+    let balancer = manual(6);
+    let limits = Limits::default().in_flight(1).expect("one is allowed");
+    let retry = Retry::default().attempts(Attempts::at_most(4));
+    let none = RetryBudget::unlimited();
+    let client = BalanceLayer::new(balancer.clone())
+        .retry(retry.budget(none))
+        .hedge(Hedge::after(MS * 10).budget(none))
+        .limits(limits.pending(1).retries(1))
+        .per_try_timeout(MS * 35)
+        .timeout(MS * 10_000)
+        .per_endpoint(factory);
+    let mut ended = 0;
+    for left in (0..200).chain(0..200) {
+        // One in flight, so that the other waits first; both are given up.
+        let give_up = |left| GivenUp {
+            future: Some(Box::pin(client.clone().oneshot(get()))),
+            left,
+        };
+        let (first, second) = tokio::join!(give_up(left / 8), give_up(left % 8));
+        ended += usize::from(first.is_some()) + usize::from(second.is_some());
+        drop((first, second));
+        assert_eq!(in_flight(&balancer), 0, "given up after {left}");
+        let (first, second) =
+            tokio::join!(client.clone().oneshot(get()), client.clone().oneshot(get()));
+        let refused = [first, second].into_iter().filter_map(Result::err);
+        let refused = refused.filter(|error| {
+            let ours = error.downcast_ref::<Error>();
+            ours.is_some_and(Error::is_overloaded)
+        });
+        assert_eq!(refused.count(), 0, "one goes and one waits, after {left}");
+    }
+    assert!(ended > 0, "some were polled to their end");
+    assert_eq!(in_flight(&balancer), 0);
+}
+
+#[derive(Clone)]
+struct Endless;
+
+impl Service<Request<Full<Bytes>>> for Endless {
+    type Response = Response<UnsyncBoxBody<Bytes, Infallible>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        let part = || Ok(Frame::data(Bytes::from_static(b"more")));
+        let body = StreamBody::new(futures::stream::repeat_with(part));
+        std::future::ready(Ok(Response::new(UnsyncBoxBody::new(body))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_lets_wait_breaks_off_in_time_too() {
+    let balancer = manual(1);
+    let client = BalanceLayer::new(balancer.clone())
+        .timeout(MS * 100)
+        .layer(Endless);
+    let began = Instant::now();
+    let mut body = client.oneshot(get()).await.expect("it begins").into_body();
+    let error = loop {
+        match body.frame().await.expect("it has no end") {
+            Ok(_) => tokio::time::advance(MS).await,
+            Err(error) => break error,
+        }
+        assert!(began.elapsed() < MS * 200, "its time is over");
+    };
+    assert!(ours(&error).is_timed_out(), "{error}");
+    // Whoever has something to read and does not is late, and not the endpoint.
+    assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (0, 0, 1)));
+}
+
 // ---- on real servers --------------------------------------------------------
 
 #[tokio::test]

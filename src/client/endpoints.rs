@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
@@ -19,7 +19,7 @@ use crate::stats::NodeKey;
 /// is called in another way than before.
 pub(super) struct PerEndpoint<V> {
     shared: Arc<Shared<V>>,
-    following: OnceLock<Following>,
+    following: Mutex<Option<Following>>,
 }
 
 struct Shared<V> {
@@ -80,7 +80,7 @@ impl<V: Clone + Send + Sync + 'static> PerEndpoint<V> {
                 values: ArcSwap::default(),
                 writing: Mutex::new(()),
             }),
-            following: OnceLock::new(),
+            following: Mutex::default(),
         }
     }
 
@@ -110,11 +110,16 @@ impl<V: Clone + Send + Sync + 'static> PerEndpoint<V> {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        self.following.get_or_init(|| {
+        let mut following = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // It ends with its runtime, and with its balancer, which a directory may have made anew.
+        if following.as_ref().is_none_or(|task| task.0.is_finished()) {
             let shared = Arc::downgrade(&self.shared);
             let task = runtime.spawn(drop_the_gone(shared, balancer.subscribe()));
-            Following(task.abort_handle())
-        });
+            *following = Some(Following(task.abort_handle()));
+        }
     }
 }
 

@@ -42,14 +42,14 @@ fn finish(call: &mut Option<Held>, instead: Option<Outcome>) {
     }
 }
 
-/// The error of a call whose time is over.
-fn overdue(call: &mut Option<Held>, cx: &mut Context<'_>) -> Option<Error> {
+/// The error of a call whose time is over, which ends so.
+fn overdue(call: &mut Option<Held>, cx: &mut Context<'_>, outcome: Outcome) -> Option<Error> {
     let overdue = call.as_mut()?.overdue.as_mut()?.as_mut().project();
     if overdue.sleep.poll(cx).is_pending() {
         return None;
     }
     let error = overdue.error.clone();
-    finish(call, Some(Outcome::TimedOut));
+    finish(call, Some(outcome));
     Some(error)
 }
 
@@ -64,7 +64,7 @@ impl<B: Body<Error: Into<BoxError>>> Body for Tracked<B> {
         let mut this = self.project();
         let polled = this.body.as_mut().poll_frame(cx);
         if polled.is_pending()
-            && let Some(error) = overdue(this.call, cx)
+            && let Some(error) = overdue(this.call, cx, Outcome::TimedOut)
         {
             return Poll::Ready(Some(Err(error.into())));
         }
@@ -87,6 +87,9 @@ impl<B: Body<Error: Into<BoxError>>> Body for Tracked<B> {
                 // announced, and nothing comes behind trailers.
                 if frame.is_trailers() || this.body.is_end_stream() {
                     finish(this.call, None);
+                } else if let Some(error) = overdue(this.call, cx, Outcome::Cancelled) {
+                    // It is the reader who is late, where there is something to read.
+                    return Poll::Ready(Some(Err(error.into())));
                 }
             }
             None => finish(this.call, None),

@@ -1,5 +1,7 @@
 //! Where a redirect leads, as a request.
 
+use std::time::Duration;
+
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName,
     LOCATION, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
@@ -21,6 +23,9 @@ const OF_THE_BODY: [HeaderName; 4] = [
 /// The most of a redirect's own body that is read, so that its connection can be
 /// used again.
 const DRAINED: u64 = 64 * 1_024;
+
+/// For how long: another connection would hardly take longer.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A request that may be redirected.
 pub(super) struct Redirectable {
@@ -88,12 +93,14 @@ fn origin(url: &Url) -> (&str, Option<&str>, Option<u16>) {
     (url.scheme(), url.host_str(), url.port_or_known_default())
 }
 
-/// Ends an answer that nobody reads: to its end where that is near.
+/// Ends an answer that nobody reads: at its end where that is near.
 pub(super) async fn finish(mut answer: Response) {
     let is_short = answer
         .content_length()
         .is_some_and(|bytes| bytes <= DRAINED);
     if is_short {
-        while let Ok(Some(_)) = answer.chunk().await {}
+        let draining = async { while let Ok(Some(_)) = answer.chunk().await {} };
+        // The answer is done with either way.
+        let _in_time = tokio::time::timeout(PATIENCE, draining).await;
     }
 }
