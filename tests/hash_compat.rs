@@ -202,7 +202,7 @@ fn answers_of(golden: Golden) -> Result<Answer, TableError> {
                 _ => first(table, EnvoyMaglev::key_hash),
             }
         }
-        kind @ ("haproxy" | "haproxy-source" | "haproxy-redispatch") => {
+        kind @ ("haproxy" | "haproxy-header" | "haproxy-source" | "haproxy-redispatch") => {
             let kind = kind.to_owned();
             let ring = haproxy(&golden)?;
             Box::new(move |key, tried| {
@@ -211,6 +211,7 @@ fn answers_of(golden: Golden) -> Result<Answer, TableError> {
                     "haproxy-source" => {
                         ring.source_hash(str::from_utf8(key).unwrap().parse().unwrap())
                     }
+                    "haproxy-header" => ring.header_hash(key).unwrap(),
                     _ => ring.key_hash(key),
                 };
                 let mut ours = vec![ring.find(hash, up).unwrap()];
@@ -307,7 +308,7 @@ fn nginx() {
 
 #[test]
 fn envoy_ring() {
-    agree_with("envoy-ring-", 20);
+    agree_with("envoy-ring-", 21);
 }
 
 #[test]
@@ -317,12 +318,12 @@ fn envoy_murmur() {
 
 #[test]
 fn envoy_maglev() {
-    agree_with("envoy-maglev-", 19);
+    agree_with("envoy-maglev-", 20);
 }
 
 #[test]
 fn haproxy_consistent() {
-    agree_with("haproxy-", 35);
+    agree_with("haproxy-", 37);
 }
 
 #[test]

@@ -43,6 +43,8 @@ def envoy_tables():
             comment="locality_weighted_lb_config; one is unhealthy in each of two localities.")
         add("10-mixed-localities-one-down", down(near, 3, 4, 5), {"localities": "2 5 1 3"},
             comment="locality_weighted_lb_config; all of the second locality are unhealthy.")
+        add("10-mixed-localities-one-empty", near, {"localities": "2 5 1 3 7"},
+            comment="locality_weighted_lb_config; the last locality lists no hosts.")
         if lb == "ring":
             add("10-mixed-capped", ten, {"minimum": 128, "maximum": 133})
             add("10-mixed-capped-shuffled", shuffled(ten), {"minimum": 128, "maximum": 133})

@@ -1,6 +1,6 @@
 """HAProxy: `hash-type consistent`, of 2.6 and, for `hash-key`, of 3.0."""
 
-import re, shutil, socket, subprocess, tempfile
+import random, re, shutil, socket, subprocess, tempfile
 from dataclasses import replace
 
 from common import (FEW, FRONT, MIXED, PORT, Asker, Host, Server, Table, addresses, ask_in_order, down, hosts, keys_of,
@@ -36,6 +36,10 @@ def haproxy_tables(version):
                                     {"function": function, "avalanche": "yes" if avalanche else "no"}))
         tables.append(Table("haproxy", "10-mixed-source", "haproxy-source", ten, {"function": "source"},
                             keys=[f"127.77.2.{i}".encode() for i in range(1, 121)], comment="balance source."))
+        tables.append(Table("haproxy", "10-mixed-commas", "haproxy-header", ten, keys=commas(),
+                            comment="Of values between commas, hdr() takes the first."))
+        tables.append(Table("haproxy", "10-mixed-commas-whole", "haproxy", ten, {"rule": "hash req.fhdr(x-key)"},
+                            keys=commas(), comment="req.fhdr() takes the whole header."))
         tables.append(Table("haproxy", "10-mixed-redispatch", "haproxy-redispatch", ten, {"redispatch": "yes"}, keys=FEW,
                             comment="Everyone answers 503, and `option redispatch 1` avoids the last one."))
         return tables
@@ -57,6 +61,16 @@ def haproxy_tables(version):
         Table("haproxy", "3.0-7-ipv6-addr-port", "haproxy", six, {"hash_key": "addr-port"}),
         Table("haproxy", "3.0-7-ipv6-addr", "haproxy", six, {"hash_key": "addr"}),
     ]
+
+
+def commas():
+    """Headers with commas, quotes and backslashes, whose first value is not empty."""
+    rng, found = random.Random(3), ["Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"]
+    while len(found) < 150:
+        key = rng.choice("ab\"") + "".join(rng.choice('a,"\\ b,') for _ in range(rng.randint(3, 14)))
+        if key == key.strip() and key not in found:
+            found.append(key)
+    return [key.encode() for key in found]
 
 
 def full_hash(a):
@@ -94,7 +108,7 @@ def haproxy_of(args, name):
               "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    timeout server 20s\n"]
     for i, table in enumerate(tables):
         options = table.options
-        rule = "source" if options.get("function") == "source" else "hdr(x-key)"
+        rule = "source" if options.get("function") == "source" else options.get("rule", "hdr(x-key)")
         kind = "consistent"
         if options.get("avalanche") == "no" and rule == "source":
             kind += " sdbm"

@@ -100,7 +100,8 @@ impl EnvoyRingBuilder {
     /// locality, and its hosts with their weights. Hosts are numbered on from one to the next.
     ///
     /// A locality of weight 0 has no keys. One whose hosts all weigh 0 keeps its part of the ring
-    /// from being shared out, as with Envoy, so that the ring is smaller.
+    /// from being shared out, as with Envoy, so that the ring is smaller; one that lists no hosts
+    /// does not, as Envoy does not know of it.
     ///
     /// # Errors
     ///

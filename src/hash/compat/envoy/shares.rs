@@ -20,13 +20,16 @@ impl Shares {
 
     /// With a weight for each locality, whose hosts come one after another: so many of them.
     ///
-    /// A locality without weight has no share, and one without hosts keeps its share from the
-    /// others; shares add up to less than 1 then.
+    /// A locality without weight has no share. One whose hosts have none keeps its share from the
+    /// others, so that shares add up to less than 1 then; Envoy does not know of one that lists no
+    /// hosts.
     pub(super) fn by_locality(
         hosts: &Hosts,
         localities: &[(u32, usize)],
     ) -> Result<Self, TableError> {
-        let all = within_limit(localities.iter().map(|&(weight, _)| weight))?;
+        within_limit(localities.iter().map(|&(weight, _)| weight))?;
+        let known = localities.iter().filter(|&&(_, count)| count > 0);
+        let all: u64 = known.map(|&(weight, _)| u64::from(weight)).sum();
         if all == 0 {
             return Err(TableError::AllWeightsZero);
         }
@@ -107,7 +110,11 @@ mod tests {
         let none = Vec::new();
         assert_eq!(
             shares([(1, a.clone()), (2, none.clone()), (1, b.clone())]),
-            Ok(vec![0.0625, 0.1875, 0.25, 0.0])
+            Ok(vec![0.125, 0.375, 0.5, 0.0])
+        );
+        assert_eq!(
+            shares([(1, a.clone()), (2, vec![("x", 0)]), (1, b.clone())]),
+            Ok(vec![0.0625, 0.1875, 0.0, 0.25, 0.0])
         );
         assert_eq!(
             shares([(1, a.clone()), (0, b.clone()), (0, none.clone())]),

@@ -51,14 +51,15 @@
 //!
 //! # Limits
 //!
-//! - Keys are what `balance hdr()`, `uri`, `url_param` or `hash` find, byte for byte; `source` has a
-//!   method, [`source_hash`](HaproxyRing::source_hash). A header that is missing or empty isn't
-//!   hashed by HAProxy, which takes turns then.
+//! - Keys are what `balance uri`, `url_param` or `hash` find, byte for byte. `source` and `hdr()` have
+//!   methods, [`source_hash`](HaproxyRing::source_hash) and
+//!   [`header_hash`](HaproxyRing::header_hash), as `hdr()` finds but the first of values between
+//!   commas. A header that is missing or empty isn't hashed by HAProxy, which takes turns then.
 //! - **HAProxy 3.0 to 3.2 before the fix of October 2025** hash ids in another way than all versions
 //!   before and after: with those use [`HaproxyHashKey::IdHashedTwice`]. 3.0.11 was seen to have the
 //!   fault; 2.6.12 and 3.2.26 were seen not to.
 //! - `hash-key addr` and `addr-port` are of HAProxy 3.0, proven on little-endian machines.
-//!   `hash-key guid` and `id32`, and `hash-type … none`, are not here.
+//!   `hash-key guid` and `id32`, which 3.2.26 does not know yet, and `hash-type … none` are not here.
 //! - Points of servers that share an address are equal with `hash-key addr`; those that came back up
 //!   last then come last, which a table cannot know: here it is the order of the list.
 //! - `hash-balance-factor` depends on what is in flight within one HAProxy, `slowstart` on its clock.
@@ -200,6 +201,36 @@ impl HaproxyRing {
                 words.fold(0, |hash, word| hash ^ u32::from_be_bytes(*word))
             }
         })
+    }
+
+    /// The hash of a header for `balance hdr(NAME)`, which does not take it whole: of values between
+    /// commas it hashes the first, without blanks around it. Commas between double quotes do not
+    /// count. None where that is empty; HAProxy takes turns then.
+    ///
+    /// ```
+    /// use waypost::hash::compat::haproxy::HaproxyRing;
+    ///
+    /// let ring = HaproxyRing::new([("10.0.0.1:80", 1), ("10.0.0.2:80", 1)])?;
+    /// let hash = ring.header_hash(b"Mozilla/5.0 (KHTML, like Gecko)");
+    /// assert_eq!(hash, Some(ring.key_hash(b"Mozilla/5.0 (KHTML")));
+    /// assert_eq!(ring.header_hash(b", like Gecko"), None);
+    /// # Ok::<(), waypost::hash::TableError>(())
+    /// ```
+    #[must_use]
+    pub fn header_hash(&self, value: &[u8]) -> Option<u64> {
+        let (mut quoted, mut escaped) = (false, false);
+        let ends = |&byte: &u8| {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ => {}
+            }
+            byte == b',' && !quoted
+        };
+        let end = value.iter().position(ends).unwrap_or(value.len());
+        let first = value[..end].trim_ascii();
+        (!first.is_empty()).then(|| self.key_hash(first))
     }
 
     /// The server that HAProxy picks for a key while all are up.
