@@ -183,14 +183,17 @@ async fn a_redirects_own_body_is_not_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it is bound");
     let serving = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.expect("it connects");
-        let mut asked = [0; 1_024];
-        let _ = stream.read(&mut asked).await.expect("it asks");
-        let head =
-            "HTTP/1.1 302 Found\r\nlocation: http://users/there\r\ncontent-length: 99\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.expect("it listens");
-        // The connection stays open.
-        std::future::pending::<()>().await;
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("it connects");
+            let mut asked = [0; 1_024];
+            let _ = stream.read(&mut asked).await.expect("it asks");
+            let head = "HTTP/1.1 302 Found\r\nlocation: http://users/there\r\n\
+                        content-length: 99\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.expect("it listens");
+            // The connection stays open.
+            open.push(stream);
+        }
     });
     let stuck = Endpoint::builder(address)
         .id("stuck")
