@@ -8,7 +8,10 @@ mod server_common;
 use std::fs;
 use std::time::Duration;
 
-use registry_common::{endpoint, error_saying, full, refusal_saying, registered, set_where, users};
+use registry_common::{
+    endpoint, error_saying, full, goes_on_in_another_runtime, refusal_saying, registered,
+    set_where, users,
+};
 use server_common::{Launch, Server, certificates, consul_cluster, http_get, until};
 use waypost::registry::consul::{Check, Consistency, Consul, ConsulBuilder};
 use waypost::{Discover, Endpoint, Registry, Status, testing};
@@ -40,6 +43,21 @@ fn cli(server: &Server, arguments: &[&str]) -> String {
 async fn keeps_the_contract_of_registries() {
     let Some(server) = consul().await else { return };
     testing::registry(at(&server).build().unwrap(), PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_ended_is_not_the_end() {
+    let Some(launch) = Launch::of("consul") else {
+        return;
+    };
+    let server = launch.start().await;
+    let address = server.address();
+    goes_on_in_another_runtime(move || {
+        Consul::builder(format!("http://{address}"))
+            .build()
+            .unwrap()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

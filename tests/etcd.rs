@@ -9,8 +9,8 @@ use std::fs;
 use std::time::Duration;
 
 use registry_common::{
-    Mode, Proxy, endpoint, error_saying, full, lives_as_long_as_its_process, refusal_saying,
-    registered, set_where, users,
+    Mode, Proxy, endpoint, error_saying, full, goes_on_in_another_runtime,
+    lives_as_long_as_its_process, refusal_saying, registered, set_where, users,
 };
 use server_common::{Launch, Server, certificates, etcd_cluster, http_get, on_both_etcds, until};
 use waypost::registry::etcd::{Etcd, EtcdBuilder, Layout};
@@ -29,6 +29,7 @@ on_both_etcds! {
     etcdctl_sees_ours_and_we_see_etcdctls
     services_and_prefixes_are_kept_apart
     an_entry_lives_as_long_as_its_process
+    a_runtime_that_ended_is_not_the_end
     a_lease_that_was_revoked_is_granted_anew
     what_was_compacted_away_is_read_anew
     a_watch_that_broke_off_goes_on
@@ -175,6 +176,16 @@ async fn an_entry_lives_as_long_as_its_process(version: &'static str) {
     let address = server.address();
     let build = move || at(&address).lease_ttl(SHORT).build().unwrap();
     lives_as_long_as_its_process(build, SHORT).await;
+}
+
+/// Guards: no call was ever answered again.
+async fn a_runtime_that_ended_is_not_the_end(version: &'static str) {
+    let Some(launch) = Launch::of(version) else {
+        return;
+    };
+    let server = launch.start().await;
+    let address = server.address();
+    goes_on_in_another_runtime(move || at(address).build().unwrap()).await;
 }
 
 async fn a_lease_that_was_revoked_is_granted_anew(version: &'static str) {
@@ -396,7 +407,15 @@ async fn users_and_passwords_are_checked_and_never_shown(version: &'static str) 
         refused(refusal_saying(&registry, service, endpoint(2), says).await);
     }
 
-    // Tokens live in the member's memory: after a restart they are unknown.
+    // Tokens live in the member's memory: after a restart they are unknown, and
+    // one of many watches asks for another.
+    let watching = (0..50).map(|_| {
+        let mut sets = right.watch(&users());
+        tokio::spawn(async move {
+            set_where(&mut sets, "it goes on", |set| set.len() == 2).await;
+        })
+    });
+    let watching: Vec<_> = watching.collect();
     server.kill();
     server.restart().await;
     until("the registration is well again", PATIENCE, async || {
@@ -405,6 +424,17 @@ async fn users_and_passwords_are_checked_and_never_shown(version: &'static str) 
     .await;
     let _new = registered(&right, endpoint(3)).await;
     set_where(&mut sets, "the watch got a new token", |set| set.len() == 2).await;
+    for watch in watching {
+        watch.await.unwrap();
+    }
+    let (_, metrics) = http_get(server.port(), "/metrics").await.unwrap();
+    let logins = metrics.lines().filter(|line| {
+        line.starts_with("grpc_server_started_total") && line.contains("\"Authenticate\"")
+    });
+    let logins: f64 = logins
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    assert!((1.0..=5.0).contains(&logins), "{logins}");
 }
 
 async fn certificates_are_checked_on_both_sides(version: &'static str) {

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use registry_common::{
-    Mode, Proxy, endpoint, error_saying, full, lives_as_long_as_its_process, refusal_saying,
-    registered, set_where, users,
+    Mode, Proxy, endpoint, error_saying, full, goes_on_in_another_runtime,
+    lives_as_long_as_its_process, refusal_saying, registered, set_where, users,
 };
 use server_common::{
     Launch, Server, certificates, found, free_port, scripts, servers_dir, until, zookeeper_cluster,
@@ -57,6 +57,16 @@ async fn keeps_the_contract_of_registries() {
         let registry = at(server.address()).base_path(base).build().unwrap();
         testing::registry(registry, PATIENCE).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_ended_is_not_the_end() {
+    let Some(launch) = Launch::of("zookeeper") else {
+        return;
+    };
+    let server = launch.start().await;
+    let address = server.address();
+    goes_on_in_another_runtime(move || at(address).build().unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

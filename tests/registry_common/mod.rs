@@ -107,6 +107,29 @@ pub(crate) async fn asked_per_second(sets: &mut Sets, name: &str, asked: impl Fn
     ((asked() - before) as f64 / seconds).ceil() as u64
 }
 
+/// What was used in a runtime that has ended goes on in another.
+pub(crate) async fn goes_on_in_another_runtime<R: Registry>(
+    build: impl FnOnce() -> R + Send + 'static,
+) {
+    let runtimes = tokio::task::spawn_blocking(move || {
+        let runtime = || tokio::runtime::Runtime::new().unwrap();
+        let first = runtime();
+        let registry = first.block_on(async {
+            let registry = build();
+            drop(registered(&registry, endpoint(1)).await);
+            set_where(&mut registry.watch(&users()), "it is read", |_| true).await;
+            registry
+        });
+        first.shutdown_background();
+        runtime().block_on(async {
+            let _held = registered(&registry, endpoint(2)).await;
+            let is_there = |set: &EndpointSet| set.get(endpoint(2).id()).is_some();
+            set_where(&mut registry.watch(&users()), "it is read", is_there).await;
+        });
+    });
+    runtimes.await.unwrap();
+}
+
 /// An entry is kept for as long as the process lives that entered it, and lapses when that is killed.
 pub(crate) async fn lives_as_long_as_its_process<R: Registry>(
     build: impl Fn() -> R + Clone + Send + 'static,

@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 use http::uri::PathAndQuery;
 use prost::Message;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataValue};
@@ -25,6 +26,7 @@ use crate::registry::transport::{causes, checked_urls};
 /// The members of one cluster, the first preferred.
 pub(super) struct Servers {
     members: Vec<Member>,
+    connector: Connector,
     /// The one that answered last, as far as anybody knows.
     current: AtomicUsize,
     user: Option<User>,
@@ -37,7 +39,28 @@ pub(super) struct Servers {
 
 struct Member {
     url: String,
+    open: Mutex<Open>,
+}
+
+/// A channel, and a task that ends with the runtime that serves it.
+struct Open {
     channel: Channel,
+    runtime: AbortHandle,
+}
+
+impl Open {
+    fn new(connector: &Connector, url: &str) -> Result<Self, Error> {
+        Ok(Self {
+            channel: connector.channel(url)?,
+            runtime: tokio::spawn(std::future::pending::<()>()).abort_handle(),
+        })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.runtime.abort();
+    }
 }
 
 /// Who asks, where etcd's authentication is on.
@@ -47,6 +70,8 @@ pub(super) struct User {
     password: String,
     /// What etcd gave for the password.
     token: Arc<Mutex<Option<AsciiMetadataValue>>>,
+    /// Of many that need a token one asks: a password costs etcd some 100 ms.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A call of etcd's API.
@@ -64,6 +89,9 @@ pub(super) const REVOKE: Method = method("/etcdserverpb.Lease/LeaseRevoke", fals
 pub(super) const KEEP_ALIVE: Method = method("/etcdserverpb.Lease/LeaseKeepAlive", true);
 pub(super) const WATCH: Method = method("/etcdserverpb.Watch/Watch", true);
 const AUTHENTICATE: Method = method("/etcdserverpb.Auth/Authenticate", false);
+
+/// Where etcd looks for a user's token.
+const TOKEN: &str = "token";
 
 const fn method(path: &'static str, needs_leader: bool) -> Method {
     Method { path, needs_leader }
@@ -94,8 +122,8 @@ impl Servers {
         let secure = urls.iter().any(|url| url.starts_with("https:"));
         let connector = Connector::new(tls, secure)?;
         let members = urls.into_iter().map(|url| {
-            let channel = connector.channel(&url)?;
-            Ok(Member { url, channel })
+            let open = Mutex::new(Open::new(&connector, &url)?);
+            Ok(Member { url, open })
         });
         let members: Vec<Member> = members.collect::<Result<_, Error>>()?;
         // All of them in turn shall fit into what a registration waits for one
@@ -103,6 +131,7 @@ impl Servers {
         let each = Duration::from_secs(9) / members.len() as u32;
         Ok(Self {
             members,
+            connector,
             current: AtomicUsize::new(0),
             user,
             is_anonymous: secure && tls.identity.is_none(),
@@ -165,13 +194,14 @@ impl Servers {
         let mut is_new = false;
         loop {
             let request = self.request(member, method, question, &mut is_new).await?;
+            let token = request.metadata().get(TOKEN).cloned();
             let call = async {
                 let mut grpc = self.grpc(member).await?;
                 let path = PathAndQuery::from_static(method.path);
                 grpc.unary(request, path, ProstCodec::default()).await
             };
             match self.in_time(member, method, call).await {
-                Err(failure) if !is_new && self.drops_token(&failure) => {}
+                Err(failure) if !is_new && self.drops_token(&failure, token) => {}
                 answer => return answer.map(Response::into_inner),
             }
         }
@@ -213,6 +243,7 @@ impl Servers {
         let mut is_new = false;
         loop {
             let request = self.request(member, method, question, &mut is_new).await?;
+            let token = request.metadata().get(TOKEN).cloned();
             let call = async {
                 let mut grpc = self.grpc(member).await?;
                 let path = PathAndQuery::from_static(method.path);
@@ -227,7 +258,7 @@ impl Servers {
                 grpc.streaming(request, path, ProstCodec::default()).await
             };
             match self.in_time(member, method, call).await {
-                Err(failure) if !is_new && self.drops_token(&failure) => {}
+                Err(failure) if !is_new && self.drops_token(&failure, token) => {}
                 answer => return answer.map(Response::into_inner),
             }
         }
@@ -249,33 +280,42 @@ impl Servers {
         }
         if let Some(user) = &self.user {
             if user.token().is_none() {
-                *is_new = true;
-                self.log_in(member, user).await?;
+                *is_new = self.log_in(member, user).await?;
             }
             if let Some(token) = user.token() {
-                metadata.insert("token", token);
+                metadata.insert(TOKEN, token);
             }
         }
         Ok(request)
     }
 
     /// Whether the call failed since its token is not taken any more, which is
-    /// dropped then, so that the next request gets a new one.
-    fn drops_token(&self, failure: &Failure) -> bool {
+    /// dropped then, so that the next request gets a new one; or takes the one
+    /// that another has got meanwhile.
+    fn drops_token(&self, failure: &Failure, used: Option<AsciiMetadataValue>) -> bool {
         match &self.user {
             Some(user) if failure.is_old_token() => {
-                user.set_token(None);
+                let mut token = user.lock();
+                if *token == used {
+                    *token = None;
+                }
                 true
             }
             _ => false,
         }
     }
 
-    async fn log_in(&self, member: usize, user: &User) -> Result<(), Failure> {
+    /// Gets a token, unless another did meanwhile: whether it is new.
+    async fn log_in(&self, member: usize, user: &User) -> Result<bool, Failure> {
         let question = AuthenticateRequest {
             name: user.name.clone(),
             password: user.password.clone(),
         };
+        let turn = self.in_time(member, AUTHENTICATE, async { Ok(user.turn.lock().await) });
+        let _turn = turn.await?;
+        if user.token().is_some() {
+            return Ok(false);
+        }
         let call = async {
             let mut grpc = self.grpc(member).await?;
             let path = PathAndQuery::from_static(AUTHENTICATE.path);
@@ -285,7 +325,7 @@ impl Servers {
         let answer = match self.in_time(member, AUTHENTICATE, call).await {
             Ok(answer) => answer.into_inner(),
             // A cluster without authentication takes everybody.
-            Err(failure) if failure.code == Code::FailedPrecondition => return Ok(()),
+            Err(failure) if failure.code == Code::FailedPrecondition => return Ok(true),
             Err(failure) => return Err(failure),
         };
         let mut token: AsciiMetadataValue = answer.token.parse().map_err(|_| Failure {
@@ -293,12 +333,24 @@ impl Servers {
             error: Error::registry(self.origin(member), "its token cannot be sent in a header"),
         })?;
         token.set_sensitive(true);
-        user.set_token(Some(token));
-        Ok(())
+        *user.lock() = Some(token);
+        Ok(true)
+    }
+
+    /// The channel to a member; another one when the runtime of the one before
+    /// has ended, which would never answer again.
+    fn channel(&self, member: usize) -> Result<Channel, Error> {
+        let Member { url, open } = &self.members[member];
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.runtime.is_finished() {
+            *open = Open::new(&self.connector, url)?;
+        }
+        Ok(open.channel.clone())
     }
 
     async fn grpc(&self, member: usize) -> Result<Grpc<Channel>, Status> {
-        let channel = self.members[member].channel.clone();
+        let channel = self.channel(member);
+        let channel = channel.map_err(|error| Status::from_error(error.into()))?;
         let mut grpc = Grpc::new(channel).max_decoding_message_size(self.max_message);
         match grpc.ready().await {
             Ok(()) => Ok(grpc),
@@ -385,16 +437,16 @@ impl User {
             name,
             password,
             token: Arc::default(),
+            turn: Arc::default(),
         }
     }
 
     fn token(&self) -> Option<AsciiMetadataValue> {
-        let token = self.token.lock();
-        token.unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
     }
 
-    fn set_token(&self, token: Option<AsciiMetadataValue>) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    fn lock(&self) -> MutexGuard<'_, Option<AsciiMetadataValue>> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
