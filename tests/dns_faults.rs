@@ -206,3 +206,23 @@ async fn wrong_answers_are_typed_errors_that_cost_little_and_pass() {
         assert_eq!(set.len(), 1, "{says:?}");
     }
 }
+
+/// Guards: a first question that was lost was asked again when the least time
+/// between two of them was over, and until then the service was unknown.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_asked_again_before_the_time_of_an_answer_is_over() {
+    let server = Server::start(Says::Silence).await;
+    let hour = Duration::from_hours(1);
+    let dns = Dns::addresses("{service}.waypost.test", 80)
+        .servers([server.address])
+        .families(Families::V4)
+        .timeout(Duration::from_millis(100))
+        .refresh(hour, hour)
+        .build()
+        .unwrap();
+    let mut sets = dns.watch(&"users".parse().unwrap());
+    assert!(sets.next().await.unwrap().is_err());
+    *server.says.lock().unwrap() = Says::Good;
+    let good = async { while sets.next().await.unwrap().is_err() {} };
+    timeout(PATIENCE, good).await.expect("it is asked again");
+}

@@ -81,7 +81,8 @@ impl DnsBuilder {
     }
 
     /// The bounds of the time between two queries, whatever the records' time
-    /// to live.
+    /// to live. One that failed is made again sooner: first within a second or
+    /// so, and ever more rarely, every 10 s or so.
     pub fn refresh(mut self, least: Duration, most: Duration) -> Self {
         self.refresh = (least, most);
         self

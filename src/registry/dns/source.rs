@@ -68,11 +68,11 @@ impl Name {
         let found = lookup.ask(&self.asked).await.map(Arc::new);
         let (floor, ceiling) = lookup.settings.refresh;
         let ttl = match &found {
-            Ok(found) => found.ttl,
-            Err(Miss::Negative(_, ttl)) => *ttl,
-            Err(Miss::Failed(_)) => floor,
+            Ok(found) => found.ttl.clamp(floor, ceiling),
+            Err(Miss::Negative(_, ttl)) => (*ttl).clamp(floor, ceiling),
+            // It tells nothing, and is asked again at the pace of failures.
+            Err(Miss::Failed(_)) => floor.min(HINT_GAP),
         };
-        let ttl = ttl.clamp(floor, ceiling);
         let answered = Instant::now();
         let round = Round {
             found,
