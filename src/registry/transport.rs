@@ -24,19 +24,28 @@ fn checked_url(url: &str) -> Result<String, Error> {
     let Ok(uri) = url.parse::<Uri>() else {
         return refused("it is no URL; write `http://host:port`");
     };
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+    let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
         return refused("it must begin with `http://` or `https://`");
-    }
+    };
     if uri.host().is_none_or(str::is_empty) {
         return refused("it has no host; write `http://host:port`");
     }
     if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
         return refused("a user or password in it would end up in logs; give a token instead");
     }
-    if uri.query().is_some() {
-        return refused("it has a query; give the parts of it as settings");
+    // What is no port would be taken for none, and 80 be asked.
+    let port = uri.authority().map_or("", |authority| authority.as_str());
+    let port = port[uri.host().map_or(0, str::len)..].strip_prefix(':');
+    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return refused("its port is not a number from 1 to 65535");
     }
-    Ok(url.trim_end_matches('/').to_owned())
+    // What follows `#` would hide the path.
+    if uri.query().is_some() || url.contains('#') {
+        return refused("it has a query or a `#`; give the parts of it as settings");
+    }
+    // Capitals in the scheme count for nothing, also for who looks at it.
+    let rest = &url[scheme.len()..];
+    Ok(format!("{scheme}{}", rest.trim_end_matches('/')))
 }
 
 /// TCP that notices a server which is gone.
@@ -79,6 +88,11 @@ mod tests {
             ("ftp://a", "http://"),
             ("http://", "URL"),
             ("http://a?b=c", "query"),
+            ("http://a:80#b", "`#`"),
+            ("http://a:99999", "port"),
+            ("http://a:0", "port"),
+            ("http://a:", "port"),
+            ("http://[::1]:99999/b", "port"),
             ("http://me:secret@a:80", "password"),
         ] {
             let error = checked_url(bad).unwrap_err();
@@ -86,9 +100,13 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(why) && !text.contains("secret"), "{text}");
         }
-        assert_eq!(
-            checked_url("http://a:1/consul/").unwrap(),
-            "http://a:1/consul"
-        );
+        for (good, taken) in [
+            ("http://a:1/consul/", "http://a:1/consul"),
+            ("HTTPS://a", "https://a"),
+            ("http://[::1]:8500", "http://[::1]:8500"),
+            ("http://[::1]", "http://[::1]"),
+        ] {
+            assert_eq!(checked_url(good).unwrap(), taken);
+        }
     }
 }
