@@ -201,7 +201,7 @@ impl Servers {
                 grpc.unary(request, path, ProstCodec::default()).await
             };
             match self.in_time(member, method, call).await {
-                Err(failure) if !is_new && self.drops_token(&failure, token) => {}
+                Err(failure) if !is_new && self.drops_token(&failure, token.as_ref()) => {}
                 answer => return answer.map(Response::into_inner),
             }
         }
@@ -258,7 +258,7 @@ impl Servers {
                 grpc.streaming(request, path, ProstCodec::default()).await
             };
             match self.in_time(member, method, call).await {
-                Err(failure) if !is_new && self.drops_token(&failure, token) => {}
+                Err(failure) if !is_new && self.drops_token(&failure, token.as_ref()) => {}
                 answer => return answer.map(Response::into_inner),
             }
         }
@@ -292,11 +292,11 @@ impl Servers {
     /// Whether the call failed since its token is not taken any more, which is
     /// dropped then, so that the next request gets a new one; or takes the one
     /// that another has got meanwhile.
-    fn drops_token(&self, failure: &Failure, used: Option<AsciiMetadataValue>) -> bool {
+    fn drops_token(&self, failure: &Failure, sent: Option<&AsciiMetadataValue>) -> bool {
         match &self.user {
             Some(user) if failure.is_old_token() => {
                 let mut token = user.lock();
-                if *token == used {
+                if token.as_ref() == sent {
                     *token = None;
                 }
                 true
