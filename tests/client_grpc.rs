@@ -360,15 +360,69 @@ async fn what_is_not_sent_at_all_has_a_status_and_says_why() {
 
 #[tokio::test]
 async fn a_call_whose_own_time_is_over_has_timed_out() {
-    let mute = Server::start("mute", Mute).await;
-    let balancer = users([mute.endpoint()]).await;
+    let (mute, other) = (
+        Server::start("mute", Mute).await,
+        Server::start("other", Mute).await,
+    );
+    let balancer = users([mute.endpoint(), other.endpoint()]).await;
     let notes = Outcomes::default();
-    let mut asking = client(balancer.grpc().observe(notes.clone()));
+    let bold = balancer.grpc().retry(Retry::default().any_method());
+    let mut asking = client(bold.observe(notes.clone()));
     let mut request = Request::new(ask());
     request.set_timeout(Duration::from_millis(50));
     asking.check(request).await.expect_err("it is mute");
     let told = notes.0.lock().expect("no test panics here").clone();
-    assert_eq!(told, [Outcome::TimedOut]);
+    assert_eq!(told, [Outcome::TimedOut], "nothing was left for another");
+}
+
+/// Is never available, and notes how long it may take.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<String>>>);
+
+#[tonic::async_trait]
+impl Health for Asked {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<tonic_health::pb::HealthCheckResponse>, Status> {
+        let timeout = request.metadata().get("grpc-timeout").expect("it says so");
+        let timeout = timeout.to_str().expect("it is text").to_owned();
+        self.0.lock().expect("no test panics here").push(timeout);
+        Err(Status::unavailable("try the other one"))
+    }
+
+    type WatchStream =
+        futures::stream::Pending<Result<tonic_health::pb::HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        Ok(tonic::Response::new(futures::stream::pending()))
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_is_told_what_is_left_of_the_call() {
+    let asked = Asked::default();
+    let (one, two) = (
+        Server::start("one", asked.clone()).await,
+        Server::start("two", asked.clone()).await,
+    );
+    let balancer = users([one.endpoint(), two.endpoint()]).await;
+    let mut bold = client(balancer.grpc().retry(Retry::default().any_method()));
+    let mut request = Request::new(ask());
+    // As exact as eight digits of microseconds are.
+    request.set_timeout(Duration::from_secs(90));
+    bold.check(request).await.expect_err("neither is available");
+    let told = asked.0.lock().expect("no test panics here").clone();
+    let micros: Vec<u64> = told
+        .iter()
+        .map(|timeout| timeout.strip_suffix('u').expect("microseconds"))
+        .map(|micros| micros.parse().expect("a number"))
+        .collect();
+    assert_eq!((micros.len(), micros[0]), (2, 90_000_000));
+    assert!(micros[1] < micros[0], "{told:?}");
 }
 
 #[derive(Clone, Debug, Default)]

@@ -2,10 +2,13 @@
 
 mod client_common;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_common::{Server, dead, in_flight, told, totals, totals_of, users};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error as CallError};
+use client_common::{Server, dead, endpoint, in_flight, told, totals, totals_of, users};
+use reqwest_middleware::{
+    ClientBuilder, ClientWithMiddleware, Error as CallError, Middleware, Next,
+};
 use tower::ServiceExt as _;
 use waypost::client::reqwest::BalanceMiddleware;
 use waypost::resilience::{Attempts, Retry};
@@ -107,6 +110,53 @@ async fn a_timeout_is_a_failure_and_not_sent_again() {
     assert!(error.expect_err("it never answers").is_timeout());
     assert!(a.served() + b.served() <= 1);
     assert_eq!((in_flight(&balancer), totals(&balancer)), (0, (0, 1, 0)));
+}
+
+/// Tells how long each attempt may take.
+#[derive(Clone, Default)]
+struct Timeouts(Arc<Mutex<Vec<Option<Duration>>>>);
+
+#[tonic::async_trait]
+impl Middleware for Timeouts {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut http::Extensions,
+        next: Next<'_>,
+    ) -> Result<reqwest::Response, CallError> {
+        let timeout = request.timeout().copied();
+        self.0.lock().expect("no test panics here").push(timeout);
+        next.run(request, extensions).await
+    }
+}
+
+#[tokio::test]
+async fn a_requests_own_timeout_is_that_of_all_attempts() {
+    let (a, b) = (Server::silent("a").await, Server::silent("b").await);
+    let balancer = users([a.endpoint(), b.endpoint()]).await;
+    let call = balanced(&balancer).get("http://users/");
+    let error = call.timeout(Duration::from_millis(100)).send().await;
+    assert!(error.expect_err("it never answers").is_timeout());
+    assert_eq!(totals(&balancer), (0, 1, 0), "nothing was left for another");
+
+    let ill = Server::status("ill", 503).await;
+    let balancer = users([ill.endpoint(), endpoint("again", ill.address)]).await;
+    let timeouts = Timeouts::default();
+    let plain = reqwest::Client::builder().no_proxy().build();
+    let client = ClientBuilder::new(plain.expect("it needs nothing"))
+        .with(balancer.middleware())
+        .with(timeouts.clone())
+        .build();
+    let hour = Duration::from_hours(1);
+    client
+        .get("http://users/")
+        .timeout(hour)
+        .send()
+        .await
+        .expect("it is answered");
+    let told = timeouts.0.lock().expect("no test panics here").clone();
+    assert_eq!((told.len(), told[0]), (2, Some(hour)));
+    assert!(told[1].is_some_and(|left| left < hour), "{told:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use pin_project_lite::pin_project;
@@ -33,8 +34,9 @@ pub(super) trait Transport<X>: Sync {
     /// Whether the request may be sent again.
     fn may_repeat(&self) -> bool;
 
-    /// The request once more, if it can be sent again.
-    fn again(&self) -> Option<Self::Request>;
+    /// The request once more, if it can be sent again; `left` of what its caller lets the
+    /// whole call take, if the request says that.
+    fn again(&self, left: Option<Duration>) -> Option<Self::Request>;
 
     /// The head of an answer.
     fn head(answer: &Self::Answer) -> (StatusCode, &HeaderMap);

@@ -58,6 +58,8 @@ pub(super) struct Call<'a, X, T> {
     asked: Asked,
     start: Timestamp,
     deadline: Deadline,
+    /// Of the request itself, which its client keeps in each attempt.
+    own: Deadline,
 }
 
 /// Of a transport.
@@ -90,11 +92,14 @@ where
         service: &'a Service<'a, X>,
         transport: &'a T,
         asked: Asked,
+        own: Option<Duration>,
     ) -> Self {
         let settings = &services.settings;
         // The clock is read for those alone who go by it.
-        let timed =
-            service.state.throttles() || settings.timeout.is_some() || settings.observer.is_some();
+        let timed = service.state.throttles()
+            || settings.timeout.is_some()
+            || own.is_some()
+            || settings.observer.is_some();
         let start = if timed {
             services.now()
         } else {
@@ -107,6 +112,7 @@ where
             asked,
             start,
             deadline: Deadline::of(start, settings.timeout),
+            own: Deadline::of(start, own),
         }
     }
 
@@ -246,10 +252,12 @@ where
         let (settings, state) = (&self.services.settings, &self.service.state);
         let pause = settings.retry.decide(ended, &mut state.rng())?;
         let now = self.services.now();
-        if !self.deadline.leaves(now, pause) || !self.has_untried(tried) {
+        let leaves = self.deadline.leaves(now, pause) && self.own.leaves(now, pause);
+        if !leaves || !self.has_untried(tried) {
             return None;
         }
-        let request = Box::new(self.transport.again()?);
+        let left = self.own.left(now).map(|left| left.saturating_sub(pause));
+        let request = Box::new(self.transport.again(left)?);
         let retrying = state.begin_retry()?;
         if Retry::is_charged(ended) && !state.tokens.try_retry(now) {
             self.tell(CallEvent::RetryRefused);
@@ -315,9 +323,10 @@ where
         if !self.has_untried(tried) {
             return None;
         }
-        let request = self.transport.again()?;
+        let now = self.services.now();
+        let request = self.transport.again(self.own.left(now))?;
         // Before the pick, which would be one that nothing is sent to.
-        if !hedging.try_hedge(self.services.now()) {
+        if !hedging.try_hedge(now) {
             return None;
         }
         let pick = self.pick(tried).ok()?;
@@ -480,7 +489,8 @@ where
 
     /// Bounded by what is left of the call.
     async fn within<R>(&self, waiting: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
-        match self.left() {
+        let own = self.own.left(self.services.now());
+        match self.left().into_iter().chain(own).min() {
             None => waiting.await,
             Some(left) => tokio::time::timeout(left, waiting)
                 .await

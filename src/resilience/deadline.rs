@@ -18,20 +18,23 @@ use crate::time::Timestamp;
 /// assert_eq!(call.attempt(later, per_try), Some(Duration::from_millis(300)));
 /// assert!(!call.leaves(later, Duration::from_millis(400)));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deadline(Option<Timestamp>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(Timestamp);
+
+/// 584 years: of a call that has no end.
+const NEVER: Timestamp = Timestamp::from_nanos(u64::MAX);
 
 impl Deadline {
     /// Of a call that begins at `now` and may take so long, or for ever.
     #[must_use]
     pub fn of(now: Timestamp, timeout: Option<Duration>) -> Self {
-        Self(timeout.map(|timeout| now.plus(timeout)))
+        Self(timeout.map_or(NEVER, |timeout| now.plus(timeout)))
     }
 
     /// What is left; none when there is no end.
     #[must_use]
     pub fn left(self, now: Timestamp) -> Option<Duration> {
-        self.0.map(|end| end.since(now))
+        (self.0 != NEVER).then(|| self.0.since(now))
     }
 
     /// Whether a pause of `wait` ends before the call does.
@@ -48,6 +51,13 @@ impl Deadline {
             (Some(left), Some(per_try)) => Some(left.min(per_try)),
             (left, per_try) => left.or(per_try),
         }
+    }
+}
+
+impl Default for Deadline {
+    /// Of a call that may take for ever.
+    fn default() -> Self {
+        Self(NEVER)
     }
 }
 
@@ -80,5 +90,7 @@ mod tests {
         assert_eq!(call.attempt(now, None), None);
         assert_eq!(call.attempt(now, Some(Duration::MAX)), Some(Duration::MAX));
         assert!(call.leaves(now, Duration::MAX));
+        assert_eq!(Deadline::of(now, None), call);
+        assert_eq!(Deadline::of(now, Some(Duration::MAX)), call);
     }
 }

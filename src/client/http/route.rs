@@ -6,6 +6,7 @@
 )]
 
 use std::fmt;
+use std::time::Duration;
 
 use http::header::{Entry, HOST, HeaderValue};
 use http::uri::{Authority, Parts, Scheme};
@@ -104,6 +105,17 @@ pub trait Route<B>: Clone + Send + Sync + 'static {
         states: &'a States<Self::Kept>,
         uri: &Uri,
     ) -> Result<Option<Service<'a, Self::Kept>>, Error>;
+
+    /// How long its caller lets a whole call take, as the request says to its client.
+    fn patience(request: &Request<B>) -> Option<Duration> {
+        let _ = request;
+        None
+    }
+
+    /// Says in a request that is sent again what is left of that.
+    fn shorten(request: &mut Request<B>, left: Duration) {
+        let _ = (request, left);
+    }
 
     /// An error of ours in the client's terms.
     #[must_use]

@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
@@ -244,8 +245,9 @@ impl<Q, K, R> Balanced<Q, K, R> {
             };
             let settings = &services.settings;
             let asked = Asked::by(&RequestHead::of(exchange.request()), settings, &service);
+            let patience = Q::patience(exchange.request());
             let sender = Sender::new(route, replay, &settings.retry, &mut exchange);
-            let call = Call::new(services, &service, &sender, asked);
+            let call = Call::new(services, &service, &sender, asked, patience);
             call.run(&mut exchange).await?;
             call.name(&mut exchange, |answer| answer.headers_mut());
             let (answer, held) = exchange.take_answer();
@@ -323,8 +325,12 @@ where
         self.kept.is_some()
     }
 
-    fn again(&self) -> Option<Request<B>> {
-        self.kept.as_ref()?.again()
+    fn again(&self, left: Option<Duration>) -> Option<Request<B>> {
+        let mut request = self.kept.as_ref()?.again()?;
+        if let Some(left) = left {
+            Q::shorten(&mut request, left);
+        }
+        Some(request)
     }
 
     fn head(answer: &Response<A>) -> (StatusCode, &HeaderMap) {

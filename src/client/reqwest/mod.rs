@@ -34,6 +34,12 @@
 //! cookies and `Response::url()` stay logical. Middlewares behind this one are
 //! passed over, since theirs is another client: let this one be the last.
 //!
+//! # Timeouts
+//!
+//! The timeout of a request (`RequestBuilder::timeout`) is that of the whole call: an
+//! attempt after the first gets what is left of it. The one that the client was built
+//! with is not known here, and is that of each attempt.
+//!
 //! # Redirects
 //!
 //! Switched on by [`BalanceMiddleware::redirects`], redirects are followed here:
@@ -71,6 +77,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
 use http::uri::Scheme;
@@ -325,6 +332,7 @@ impl BalanceMiddleware {
                 extensions,
             };
             let asked = Asked::by(&head(), settings, &service);
+            let own = request.timeout().copied();
             let template = self.template.as_ref().filter(|_| url.scheme() == "https");
             let sending = Sending {
                 kept: keep(request, settings),
@@ -333,7 +341,7 @@ impl BalanceMiddleware {
                 template,
                 extensions,
             };
-            let call = Call::new(services, &service, &sending, asked);
+            let call = Call::new(services, &service, &sending, asked, own);
             call.run(&mut exchange).await?;
             call.name(&mut exchange, |(answer, _)| answer.headers_mut());
             let ((answer, after), held_by_body) = exchange.take_answer();
@@ -405,10 +413,12 @@ impl Transport<reqwest::Client> for Sending<'_> {
         self.kept.is_some()
     }
 
-    fn again(&self) -> Option<Request> {
+    fn again(&self, left: Option<Duration>) -> Option<Request> {
         let kept = self.kept.as_ref()?;
         let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.try_clone()
+        let mut request = kept.try_clone()?;
+        *request.timeout_mut() = left;
+        Some(request)
     }
 
     fn head((answer, _): &Self::Answer) -> (StatusCode, &HeaderMap) {

@@ -8,8 +8,9 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Uri};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint as TonicEndpoint};
 use tonic::{Code, Status};
 
@@ -149,6 +150,16 @@ impl Route<tonic::body::Body> for Channels {
         services.find_any_host(states, uri).map(Some)
     }
 
+    fn patience(request: &Request<tonic::body::Body>) -> Option<Duration> {
+        patience(request.headers().get(TIMEOUT)?.to_str().ok()?)
+    }
+
+    fn shorten(request: &mut Request<tonic::body::Body>, left: Duration) {
+        if let Ok(value) = HeaderValue::try_from(shortened(left)) {
+            request.headers_mut().insert(TIMEOUT, value);
+        }
+    }
+
     /// A status, as generated clients hand no other error on: of one that they do not know
     /// they make `UNKNOWN`.
     fn ours(error: Error) -> BoxError {
@@ -189,6 +200,35 @@ impl Route<tonic::body::Body> for Channels {
     }
 }
 
+const TIMEOUT: &str = "grpc-timeout";
+
+/// Of gRPC's protocol over HTTP/2: at most eight digits, and a unit.
+fn patience(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_hours(count),
+        "M" => Duration::from_mins(count),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// As exact as eight digits can be.
+fn shortened(left: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    let units = [(left.as_micros(), 'u'), (left.as_millis(), 'm')];
+    let fits = units.into_iter().find(|(count, _)| *count <= MOST);
+    let (count, unit) = fits.unwrap_or_else(|| (u128::from(left.as_secs()).min(MOST), 'S'));
+    format!("{count}{unit}")
+}
+
 impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channels")
@@ -196,5 +236,41 @@ impl fmt::Debug for Channels {
             .field("tls", &!matches!(self.security, Security::None))
             .field("connections", &self.connections)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_in_any_unit_and_written_as_exactly_as_it_can_be() {
+        for (text, told) in [
+            ("1H", Some(Duration::from_hours(1))),
+            ("2M", Some(Duration::from_mins(2))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("4m", Some(Duration::from_millis(4))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("999999999n", None),
+            ("", None),
+            ("S", None),
+            ("-1S", None),
+            ("1s", None),
+            ("1\u{b5}", None),
+        ] {
+            assert_eq!(patience(text), told, "{text:?}");
+        }
+        for (left, text) in [
+            (Duration::ZERO, "0u"),
+            (Duration::from_millis(250), "250000u"),
+            (Duration::from_secs(100), "100000m"),
+            (Duration::from_hours(100), "360000S"),
+            (Duration::MAX, "99999999S"),
+        ] {
+            assert_eq!(shortened(left), text);
+            let read = patience(text).expect("it can be read");
+            assert!(read <= left);
+        }
     }
 }

@@ -29,6 +29,9 @@
 //! endpoint for it or no room, `DEADLINE_EXCEEDED` when its time is over, and `INTERNAL` when it can
 //! never be sent. The [`Error`](crate::Error) is the status' `source`.
 //!
+//! A request's own timeout (`tonic::Request::set_timeout`) is that of all attempts together, each of which
+//! is told what is left. As with tonic's channel, it ends with the head of the answer.
+//!
 //! gRPC calls are all POST, so nothing says which may be repeated. By default
 //! only a call that was provably not sent goes elsewhere;
 //! [`Retry::any_method`](crate::resilience::Retry::any_method) allows the rest,
