@@ -211,3 +211,30 @@ async fn a_redirects_own_body_is_not_waited_for() {
     }
     serving.abort();
 }
+
+/// By reqwest itself, below the middleware.
+#[tokio::test]
+async fn the_url_of_an_answer_is_where_it_comes_from() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let other = server("other").await;
+    let balancer = fleet(["a", "b"]).await;
+    let plain = reqwest::Client::builder().no_proxy().build();
+    let client = ClientBuilder::new(plain.expect("it needs nothing"))
+        .with(balancer.middleware())
+        .build();
+    for (asked, answered) in [
+        ("here?a=b".to_owned(), "http://users/here?a=b".to_owned()),
+        (
+            "302//there?a=b".to_owned(),
+            "http://users/there?a=b".to_owned(),
+        ),
+        (
+            format!("302/http://{}/here", other.address()),
+            format!("http://{}/here", other.address()),
+        ),
+    ] {
+        let answer = client.get(format!("http://users/{asked}")).send().await;
+        let answer = answer.expect("it is answered");
+        assert_eq!(answer.url().as_str(), answered, "{asked}");
+    }
+}

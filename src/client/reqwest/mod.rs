@@ -25,7 +25,9 @@
 //!
 //! With **http**, the URL is rewritten to the endpoint's address, and the call
 //! goes down the chain of middlewares to the client that was given. What stays
-//! logical: the `Host` header, and `Response::url()`.
+//! logical: the `Host` header, and `Response::url()`. A cookie store of the client's
+//! goes by the address, and so has cookies for each endpoint; and so does a proxy's
+//! list of exceptions, which has to name addresses.
 //!
 //! With **https**, that would check the certificate against an address. So each
 //! endpoint gets a client of its own, made by the function that
@@ -61,7 +63,8 @@
 //! Switched off, which they are by default: with http, reqwest follows them
 //! below this middleware as they are written, unless its policy is to follow
 //! none. One without a host goes to the same endpoint; one to the service's name
-//! fails, since that is no host of DNS. With https they are never followed
+//! fails, since that is no host of DNS; and one to another host carries the
+//! service's name as `Host`, which that host may not know. With https they are never followed
 //! there: the answer with its `Location` is handed on.
 
 #![expect(
@@ -344,9 +347,16 @@ impl BalanceMiddleware {
             let call = Call::new(services, &service, &sending, asked, own);
             call.run(&mut exchange).await?;
             call.name(&mut exchange, |(answer, _)| answer.headers_mut());
-            let ((answer, after), held_by_body) = exchange.take_answer();
+            let ((answer, after), held) = exchange.take_answer();
             *extensions = after;
-            track(answer, held_by_body, url)
+            let url = if url.scheme() == "https" {
+                // Its clients follow none.
+                url
+            } else {
+                let pick = held.as_ref().and_then(|held| held.pick.as_ref());
+                answered_by(answer.url(), url, pick.map(|pick| &**pick))
+            };
+            track(answer, held, url)
         }
     }
 }
@@ -484,7 +494,33 @@ fn direct(url: &mut Url, endpoint: &Endpoint) -> Result<(), Error> {
         .map_err(|()| Error::unroutable(endpoint, "its URL cannot have a port"))
 }
 
-/// Puts a body that holds the pick into a response, and the logical URL.
+/// Whether that is where an endpoint is called.
+fn is_at(url: &Url, endpoint: &Endpoint) -> bool {
+    let address = endpoint.address();
+    let its = |host: &str| {
+        address
+            .host()
+            .is_some_and(|is| is.eq_ignore_ascii_case(host))
+    };
+    url.port_or_known_default() == address.port() && url.host_str().is_some_and(its)
+}
+
+/// The URL that an answer comes from: the `logical` one, unless a client below has followed
+/// a redirect.
+fn answered_by(answer: &Url, logical: Url, endpoint: Option<&Endpoint>) -> Url {
+    let stays = endpoint.is_none_or(|endpoint| is_at(answer, endpoint));
+    if !stays {
+        return answer.clone();
+    }
+    let mut url = logical;
+    if url.path() != answer.path() || url.query() != answer.query() {
+        url.set_path(answer.path());
+        url.set_query(answer.query());
+    }
+    url
+}
+
+/// Puts a body that holds the pick into a response, and the URL that it comes from.
 fn track(answer: Response, held: Option<Held>, url: Url) -> Result<Response, MiddlewareError> {
     let (parts, body) = http::Response::from(answer).into_parts();
     let mut tracked = http::Response::builder()
@@ -501,6 +537,24 @@ fn track(answer: Response, held: Option<Held>, url: Url) -> Result<Response, Mid
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_is_known_by_the_url_that_it_is_called_at() {
+        for address in [
+            "10.0.0.1:80",
+            "[2001:db8::1]:443",
+            "Some.Host:80",
+            "host:8080",
+        ] {
+            let endpoint = Endpoint::at(address).expect("it is an address");
+            let mut url: Url = "http://users/".parse().expect("it is one");
+            assert!(!is_at(&url, &endpoint));
+            direct(&mut url, &endpoint).expect("a URL can name it");
+            assert!(is_at(&url, &endpoint), "{url}");
+            url.set_port(Some(1)).expect("it has a host");
+            assert!(!is_at(&url, &endpoint), "{url}");
+        }
+    }
 
     fn size_of_future<'a, F>(
         _: fn(&'a BalanceMiddleware, Request, &'a mut Extensions, Next<'a>) -> F,
