@@ -149,6 +149,13 @@ pub struct Recorded<B, W> {
     wrap: W,
 }
 
+/// Nobody will ask for it again: a stream that lasts need not keep what it began with.
+impl<B, W> Drop for Recorded<B, W> {
+    fn drop(&mut self) {
+        lock(&self.record).limit = 0;
+    }
+}
+
 impl<B, W> fmt::Debug for Recorded<B, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorded").finish_non_exhaustive()
@@ -416,6 +423,22 @@ mod tests {
             let collected = collected.unwrap_or_else(|never| match never {});
             assert_eq!(collected.to_bytes(), "hello");
         }
+    }
+
+    #[test]
+    fn what_is_not_sent_again_is_not_kept() {
+        let (sender, mut first, kept) = recorded(100);
+        let mut part = |text: &[u8]| {
+            let held = Frame::data(Bytes::copy_from_slice(text));
+            sender.unbounded_send(held).unwrap();
+            let frame = first.frame().now_or_never().flatten();
+            frame.unwrap().unwrap().into_data().unwrap()
+        };
+        let before = part(b"he");
+        assert!(!before.is_unique(), "it may be sent again");
+        drop(kept);
+        let after = part(b"llo");
+        assert!(before.is_unique() && after.is_unique());
     }
 
     #[test]

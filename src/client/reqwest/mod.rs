@@ -347,16 +347,16 @@ impl BalanceMiddleware {
             let call = Call::new(services, &service, &sending, asked, own);
             call.run(&mut exchange).await?;
             call.name(&mut exchange, |(answer, _)| answer.headers_mut());
-            let ((answer, after), held) = exchange.take_answer();
+            let ((answer, after), held_by_body) = exchange.take_answer();
             *extensions = after;
             let url = if url.scheme() == "https" {
                 // Its clients follow none.
                 url
             } else {
-                let pick = held.as_ref().and_then(|held| held.pick.as_ref());
+                let pick = held_by_body.as_ref().and_then(|held| held.pick.as_ref());
                 answered_by(answer.url(), url, pick.map(|pick| &**pick))
             };
-            track(answer, held, url)
+            track(answer, held_by_body, url)
         }
     }
 }
