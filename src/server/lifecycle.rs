@@ -119,13 +119,17 @@ impl Serving {
     /// convergence, lets the server stop accepting, and waits for the calls that
     /// are counted.
     ///
-    /// A registry that cannot be told does not keep it from leaving: readiness
-    /// and convergence are waited for all the same, and the report says so.
+    /// A registry that cannot be told, within ten seconds, does not keep it from leaving:
+    /// readiness and convergence are waited for all the same, and the report says so.
     pub async fn shutdown(mut self) -> Goodbye {
         self.phase.send_replace(Phase::Leaving);
-        // Those who look at the status stop sooner than the entry is gone.
-        let drained = self.registration.set_status(Status::Draining).await;
-        let told = drained.and(self.registration.deregister().await);
+        let told = async move {
+            // Those who look at the status stop sooner than the entry is gone; where it is gone,
+            // it matters no more whether they could.
+            drop(self.registration.set_status(Status::Draining).await);
+            self.registration.deregister().await
+        };
+        let told = tokio::time::timeout(TELLING, told).await;
         tokio::time::sleep(self.settings.convergence).await;
         self.phase.send_replace(Phase::Stopping);
         let mut calls = self.calls.subscribe();
@@ -134,9 +138,16 @@ impl Serving {
         drop(ended);
         Goodbye {
             abandoned: *self.calls.borrow(),
-            registry: told.err(),
+            registry: told.map_or_else(|_| Some(untold()), Result::err),
         }
     }
+}
+
+/// How long a registry may take to be told: as long as their clients give a request.
+const TELLING: Duration = Duration::from_secs(10);
+
+fn untold() -> Error {
+    Error::registry("shutdown", format!("it has not answered for {TELLING:?}"))
 }
 
 /// Whether a server asks for calls.
