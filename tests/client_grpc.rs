@@ -435,3 +435,30 @@ impl Observer for Outcomes {
         }
     }
 }
+
+/// A channel's tasks end with their runtime; what is called from another makes new ones.
+#[test]
+fn a_channel_outlives_the_runtime_of_its_first_call() {
+    let started = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("there are threads")
+    };
+    let home = started();
+    let (server, balancer) = home.block_on(async {
+        let server = Server::healthy("one").await;
+        let balancer = users([server.endpoint()]).await;
+        (server, balancer)
+    });
+    let asking = client(balancer.grpc());
+    for _ in 0..3 {
+        let runtime = started();
+        runtime.block_on(async {
+            let mut asking = asking.clone();
+            // The first one may find that the channel has ended.
+            let first = asking.check(ask()).await;
+            let again = asking.check(ask()).await;
+            assert!(again.is_ok(), "{first:?}, then {again:?}");
+        });
+    }
+    drop(server);
+}

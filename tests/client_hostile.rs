@@ -6,6 +6,7 @@ mod client_common;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -232,6 +233,24 @@ async fn what_a_client_did_not_take_goes_elsewhere_whatever_its_method() {
     }
     assert_eq!(totals_of(&balancer, "open"), (4, 0, 0));
     eventually("both are idle", || in_flight(&balancer) == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_came_to_its_end_is_made_anew() {
+    let balancer = users([dead("one")]).await;
+    let made = Arc::new(AtomicUsize::new(0));
+    let makes = Arc::clone(&made);
+    let client = BalanceLayer::new(balancer.clone()).per_endpoint(move |_: &Endpoint| {
+        let fails = makes.fetch_add(1, Ordering::Relaxed) == 0;
+        Ok::<_, BoxError>(NeverReady { fails })
+    });
+    let mut calls = Vec::new();
+    for _ in 0..4 {
+        calls.push(client.clone().oneshot(post("hello")).await.is_ok());
+    }
+    assert_eq!(calls, [false, true, true, true]);
+    assert_eq!(made.load(Ordering::Relaxed), 2);
+    assert_eq!(totals_of(&balancer, "one"), (3, 1, 0));
 }
 
 /// A client that is alive as long as this is.

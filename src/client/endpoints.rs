@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::balancer::{Balancer, DetachedPick};
-use crate::endpoint::{Endpoint, EndpointSet};
+use crate::endpoint::Endpoint;
 use crate::stats::NodeKey;
 
 /// A value for each endpoint of a balancer: made at its first call, looked up
@@ -105,6 +105,12 @@ impl<V: Clone + Send + Sync + 'static> PerEndpoint<V> {
         Ok(look(&value))
     }
 
+    /// Drops an endpoint's value, which has come to its end; the next call makes another.
+    pub(super) fn forget(&self, pick: &DetachedPick) {
+        let key = pick.key();
+        self.shared.retain(|of, _| *of != key);
+    }
+
     fn follow(&self, balancer: &Balancer) {
         // Without a runtime there is no call either.
         let Ok(runtime) = Handle::try_current() else {
@@ -150,13 +156,15 @@ impl<V: Clone> Shared<V> {
         Ok(value)
     }
 
-    fn retain(&self, set: &EndpointSet) {
+    fn retain(&self, mut stays: impl FnMut(&NodeKey, &Endpoint) -> bool) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.values.load_full();
-        let gone = |entry: &Entry<V>| set.get(entry.endpoint.id()).is_none();
-        if before.values().any(gone) {
+        if !before
+            .iter()
+            .all(|(key, entry)| stays(key, &entry.endpoint))
+        {
             let mut values = HashMap::clone(&before);
-            values.retain(|_, entry| !gone(entry));
+            values.retain(|key, entry| stays(key, &entry.endpoint));
             self.values.store(Arc::new(values));
         }
     }
@@ -186,7 +194,7 @@ async fn drop_the_gone<V: Clone>(
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        shared.retain(&snapshot.set);
+        shared.retain(|_, endpoint| snapshot.set.get(endpoint.id()).is_some());
     }
 }
 

@@ -112,7 +112,8 @@ impl<R> BalanceLayer<R> {
     ///
     /// A client must be cheap to clone, and its clones be one client, as those
     /// of hyper-util, reqwest and tonic are. Its readiness is awaited within
-    /// the call, on the instance that is called.
+    /// the call, on the instance that is called; of one that fails to become
+    /// ready, nothing was sent, and the next call to its endpoint makes another.
     pub fn per_endpoint<F, S, E>(self, factory: F) -> Balanced<Factory<F>, S, R>
     where
         F: Fn(&Endpoint) -> Result<S, E> + Clone + Send + Sync + 'static,
@@ -317,7 +318,12 @@ where
                 .route
                 .direct(service, pick, exchange.request(), written);
             let client = client.map_err(SendError::Unroutable)?;
-            send(client, exchange).await
+            let sent = send(client, exchange).await;
+            if let Err(SendError::NotReady(_)) = sent {
+                // Such a client is never ready again.
+                service.state.endpoints.forget(pick);
+            }
+            sent
         }
     }
 
