@@ -25,7 +25,7 @@ pub enum Discovery {
     },
     /// The set is the registry's last answer.
     Fresh,
-    /// The registry fails; the set is the last one it told.
+    /// The registry fails, or nobody follows it any more; the set is the last one it told.
     Stale {
         /// When it failed first since its last answer.
         since: Timestamp,

@@ -416,6 +416,73 @@ fn an_empty_set_goes_stale_as_any_other() {
     assert_eq!(predicates(&refused(&balancer)), ["empty"]);
 }
 
+/// Its driver ends with the runtime that it was started on; it must not be taken for fresh then.
+#[test]
+fn a_balancer_whose_runtime_ended_says_so_and_serves_on() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap()
+    };
+    let (known, early) = (runtime(), runtime());
+    let registry = Fixed::addresses(["10.0.0.1:80"]).unwrap();
+    let users = known.block_on(Balancer::builder("users").build(registry));
+    let users = users.unwrap();
+    let (_answers, source) = script();
+    let nobody = early.block_on(async { Balancer::builder("nobody").spawn(source).unwrap() });
+    let (last, snapshots) = (users.clone(), users.subscribe());
+    assert!(users.discovery().is_fresh());
+    drop((known, early));
+    let error = users.discovery().error().expect("it is told").to_string();
+    assert!(
+        users.discovery().is_stale() && error.contains("runtime"),
+        "{error}"
+    );
+    assert_eq!(users.pick().unwrap().address().as_str(), "10.0.0.1:80");
+    assert!(nobody.discovery().is_unknown() && nobody.pick().unwrap_err().is_discovery_failed());
+    // One that is dropped by its last holder tells nobody so.
+    drop((users, last));
+    let told: Vec<_> = snapshots.collect().now_or_never().expect("it has ended");
+    assert_eq!(told.len(), 1);
+    let again = runtime();
+    let snapshots = again.block_on(async {
+        let registry = Fixed::addresses(["10.0.0.1:80"]).unwrap();
+        let users = Balancer::builder("users").build(registry).await.unwrap();
+        let snapshots = users.subscribe();
+        drop(users);
+        snapshots.collect::<Vec<_>>().await
+    });
+    assert!(snapshots.iter().all(|it| !it.discovery.is_stale()));
+}
+
+/// So it is when a strategy panics over a new set, which nobody sees but the runtime.
+#[tokio::test(start_paused = true)]
+async fn a_strategy_that_panics_over_a_new_set_leaves_the_last_one_stale() {
+    #[derive(Debug)]
+    struct AtMostOne;
+    impl Strategy for AtMostOne {
+        fn build(&self, view: &View) -> BoxPicker {
+            assert!(view.len() < 2, "there is but one");
+            RoundRobin::new().build(view)
+        }
+    }
+    let (answers, source) = script();
+    let builder = Balancer::builder("users").strategy(AtMostOne);
+    let balancer = builder.spawn(source).unwrap();
+    let set = |numbers: &[usize]| EndpointSet::new(numbers.iter().map(|&n| endpoint(n))).unwrap();
+    answers.send(Ok(set(&[1]))).unwrap();
+    balancer.ready(Duration::from_secs(1)).await.unwrap();
+    assert!(balancer.discovery().is_fresh());
+    answers.send(Ok(set(&[1, 2]))).unwrap();
+    settle().await;
+    let error = balancer
+        .discovery()
+        .error()
+        .expect("it is told")
+        .to_string();
+    assert!(error.contains("panic"), "{error}");
+    assert_eq!(balancer.pick().unwrap().id(), endpoint(1).id());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_driver_serves_on_through_errors_of_the_registry() {
     let (answers, source) = script();

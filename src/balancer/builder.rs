@@ -155,7 +155,9 @@ impl BalancerBuilder {
         Ok(balancer)
     }
 
-    /// Starts the balancer without waiting.
+    /// Starts the balancer without waiting. What follows the registry is a task of the runtime that
+    /// this is called on: where that ends before the balancer does, the last set goes on serving, and
+    /// [`Balancer::discovery`] is stale and says why.
     ///
     /// # Errors
     ///

@@ -37,18 +37,28 @@ const REVIEW: Duration = Duration::from_secs(1);
 /// Calls that fail are told to the source no more often than this.
 const HINTS: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(
+/// Follows the answers, for as long as the future lives that this gives.
+pub(super) fn run(
     updater: Updater,
     answers: BoxStream<'static, Result<EndpointSet, Error>>,
     guard: Option<Guard>,
     look_again: impl Fn(),
-) {
-    let mut answers = answers.fuse();
-    let mut feed = Feed {
+) -> impl Future<Output = ()> {
+    // Made at once, since a runtime may end before it has polled a task.
+    let feed = Feed {
         updater,
         guard,
         pace: Pace::default(),
     };
+    follow(feed, answers, look_again)
+}
+
+async fn follow(
+    mut feed: Feed,
+    answers: BoxStream<'static, Result<EndpointSet, Error>>,
+    look_again: impl Fn(),
+) {
+    let mut answers = answers.fuse();
     let (mut leftovers, mut ended) = (false, false);
     let mut review = Instant::now();
     let mut hinted: Option<Instant> = None;
@@ -144,6 +154,14 @@ impl Feed {
         if let Some(set) = reviewed {
             self.updater.hold(set, guard.unconfirmed());
         }
+    }
+}
+
+impl Drop for Feed {
+    /// Nobody follows the registry any more: the runtime has ended, a strategy panicked, or there is
+    /// no balancer left.
+    fn drop(&mut self) {
+        self.updater.abandon();
     }
 }
 

@@ -266,6 +266,17 @@ impl Updater {
         }
     }
 
+    /// Tells those who still hold the balancer that its driver has ended, unless they know of a failure
+    /// already.
+    pub(super) fn abandon(&mut self) {
+        let is_held = Arc::strong_count(&self.core) > 1;
+        if is_held && self.discovery.error().is_none() {
+            let reason = "nobody follows it any more: the balancer's task ended with its runtime, \
+                          or by a panic";
+            self.fail(Error::registry("registry", reason));
+        }
+    }
+
     /// Frees states that no thread reads any more, and tells whether some are
     /// left. Done with every [`apply`](Self::apply) too; the point is that the
     /// work never falls to a thread that picks.
