@@ -281,6 +281,22 @@ fn every_endpoint_is_tried_once_then_the_next_level() {
 
 // ---- keys and names ------------------------------------------------------------
 
+/// Beside one of a million, a weight of 1 has no slot of Maglev's table.
+#[test]
+fn a_retry_finds_an_endpoint_whose_weight_is_next_to_nothing() {
+    let set = weighted(&[1_000_000, 1, 1]);
+    for (name, strategy) in all().into_iter().chain(bounded(1.25)) {
+        let balancer = with(strategy, &set);
+        for hash in hashes(20) {
+            let mut tried = attempts(&balancer, hash, 10);
+            assert_eq!(tried, attempts(&balancer, hash, 10), "{name}");
+            tried.sort();
+            tried.dedup();
+            assert_eq!(tried.len(), 3, "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_call_without_a_key_goes_anywhere_or_nowhere() {
     let set = weighted(&[1; 5]);

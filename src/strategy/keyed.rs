@@ -190,7 +190,9 @@ impl<T: Table> KeyedPicker<T> {
             return None;
         }
         let mut free = |node| self.may_pick(node, context);
-        table.find(hash, &mut free).map(|node| self.place(node))
+        let found = table.find(hash, &mut free).map(|node| self.place(node));
+        // Who weighs next to nothing beside the others may have no place in the table.
+        found.or_else(|| context.first_untried(view, (hash % u64::from(view.len())) as NodeIndex))
     }
 
     fn may_pick(&self, node: u32, context: &PickContext<'_>) -> bool {
