@@ -15,7 +15,10 @@ use server_common::{found, servers_dir, until};
 use tls_common::{Authority, Front};
 use tokio::time::Instant;
 use waypost::registry::eureka::{Eureka, EurekaBuilder};
-use waypost::{Balancer, Discover, Endpoint, EndpointSet, Outcome, ServiceName, Status, testing};
+use waypost::{
+    Balancer, Discover, Endpoint, EndpointSet, Outcome, RegistrationState, ServiceName, Status,
+    testing,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(6);
@@ -186,6 +189,36 @@ async fn calls_that_fail_are_a_hint_before_the_interval_is_over() {
     let asked = server.asked("GET /apps/delta") as u64;
     let most = 2 + begun.elapsed().as_secs();
     assert!((1..=most).contains(&asked), "{asked} of {most}");
+}
+
+/// Guards: where a process before had a clock that was ahead, its successor was
+/// never seen, and took itself for replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clock_wrote_that_was_ahead_is_replaced() {
+    let server = EurekaServer::start().await;
+    let registry = at(server.url()).build().unwrap();
+    let crashed = registered(&registry, endpoint(1)).await;
+    server.ahead();
+    let mut held = registered(&registry, endpoint(1).with_weight(7)).await;
+    let mut sets = registry.watch(&users());
+    let weighs = |weight| move |set: &EndpointSet| set.iter().all(|it| it.weight() == weight);
+    set_where(&mut sets, "the new one shows", |set| {
+        set.len() == 1 && weighs(7)(set)
+    })
+    .await;
+    until("the old one knows", PATIENCE, async || {
+        matches!(crashed.state(), RegistrationState::Lost)
+    })
+    .await;
+    server.ahead();
+    held.set_weight(8).await.unwrap();
+    set_where(&mut sets, "its change shows, too", weighs(8)).await;
+    let beats = server.asked("PUT /apps/USERS/users-1");
+    until("it is renewed", PATIENCE, async || {
+        server.asked("PUT /apps/USERS/users-1") > beats + 2
+    })
+    .await;
+    assert!(held.state().is_registered());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,6 +112,14 @@ impl EurekaServer {
         state.changes.clear();
     }
 
+    /// Has every instance registered an hour from now, by a clock that was ahead.
+    pub(crate) fn ahead(&self) {
+        let mut state = self.state.lock().expect("no test panics in here");
+        for lease in state.apps.values_mut().flat_map(BTreeMap::values_mut) {
+            lease.instance["lastDirtyTimestamp"] = (now_ms() + 3_600_000).to_string().into();
+        }
+    }
+
     /// Takes out what was not renewed for its duration.
     pub(crate) fn evict(&self) {
         let mut state = self.state.lock().expect("no test panics in here");
@@ -226,7 +234,16 @@ impl State {
             .unwrap_or_default()
             .to_owned();
         let leases = self.apps.entry(app.to_owned()).or_default();
-        let over = leases.remove(&id).and_then(|before| before.over);
+        let before = leases.remove(&id);
+        // `AbstractInstanceRegistry.register`: what was registered by a later clock
+        // stays, and who registers is not told.
+        let dirty = |instance: &Value| number(&instance["lastDirtyTimestamp"]);
+        if let Some(before) = &before
+            && dirty(&before.instance) > dirty(&instance)
+        {
+            instance = before.instance.clone();
+        }
+        let over = before.and_then(|before| before.over);
         let lease = Lease {
             instance,
             over,

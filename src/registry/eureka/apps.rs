@@ -116,7 +116,7 @@ fn listed(value: Option<&Value>) -> impl Iterator<Item = &Value> {
 }
 
 /// Text, or a number that was not written as one.
-fn text(value: Option<&Value>) -> Option<String> {
+pub(super) fn text(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

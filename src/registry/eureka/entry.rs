@@ -132,8 +132,8 @@ impl Entry {
         Ok(body.to_string().into())
     }
 
-    /// Whose instance it is; none when there is none.
-    async fn whose(&self) -> Result<Option<String>, Error> {
+    /// The instance that is there; none when there is none.
+    async fn found(&self) -> Result<Option<Found>, Error> {
         let ask = self.shared.ask(Method::GET, self.path.clone());
         let reply = self.shared.servers.ask_any(&ask, found_or_not).await?;
         if reply.status == StatusCode::NOT_FOUND {
@@ -143,9 +143,21 @@ impl Entry {
             let reason = format!("its answer about an instance is no JSON: {error}");
             Error::registry_because(self.shared.servers.origin(reply.server), reason, error)
         })?;
-        let number = value["instance"]["metadata"][ENTRY].as_str();
-        Ok(Some(number.unwrap_or_default().to_owned()))
+        let instance = &value["instance"];
+        let number = instance["metadata"][ENTRY].as_str().unwrap_or_default();
+        Ok(Some(Found {
+            is_ours: number == self.number,
+            dirty: apps::text(instance.get("lastDirtyTimestamp"))
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
+        }))
     }
+}
+
+/// An instance as the server has it.
+struct Found {
+    is_ours: bool,
+    dirty: u128,
 }
 
 fn found_or_not(status: StatusCode) -> bool {
@@ -159,8 +171,11 @@ impl Announcer for Entry {
 
     async fn enter(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        // A server takes what is newer; a clock that went back must not lose.
-        self.dirty = now.unwrap_or_default().as_millis().max(self.dirty + 1);
+        // A server keeps what is newer, whoever wrote it, and says nothing; a
+        // clock that went back, or another's that was ahead, must not win.
+        let before = self.found().await?.map_or(0, |found| found.dirty);
+        let after = before.max(self.dirty).saturating_add(1);
+        self.dirty = now.unwrap_or_default().as_millis().max(after);
         let path = format!(
             "/apps/{}",
             crate::registry::http::encoded(&Shared::app(&self.service))
@@ -186,15 +201,15 @@ impl Announcer for Entry {
             return Ok(Beat::Forgotten);
         }
         // A renewal keeps whatever has the id, another registration's, too.
-        Ok(match self.whose().await? {
-            Some(number) if number == self.number => Beat::Alive,
+        Ok(match self.found().await? {
+            Some(found) if found.is_ours => Beat::Alive,
             Some(_) => Beat::Replaced,
             None => Beat::Forgotten,
         })
     }
 
     async fn leave(&mut self) -> Result<(), Error> {
-        if self.whose().await?.as_deref() != Some(&self.number) {
+        if !self.found().await?.is_some_and(|found| found.is_ours) {
             return Ok(());
         }
         let ask = self.shared.ask(Method::DELETE, self.path.clone());
