@@ -249,6 +249,33 @@ fn reports_are_worth_their_bytes() {
     assert!(with < without / 1.15, "{with} {without}");
 }
 
+/// While reports are rolled out, a server that says nothing is neither idle nor away: taken for one
+/// or the other, it got two thirds of all calls or one, and half of the fleet was overloaded.
+#[test]
+fn servers_that_do_not_report_yet_get_their_share() {
+    for (servers, silent, probes) in [(8, 1, 0.0), (8, 4, 0.0), (8, 7, 3.0), (40, 20, 3.0)] {
+        let fleet = Fleet {
+            clients: 5 * servers,
+            servers,
+            seconds: 14.0,
+            warm_up_seconds: 4.0,
+            silent,
+            probes,
+            ..Fleet::named("S6").expect("there is an S6")
+        };
+        for rule in [Rule::of(Adaptive::new()), Rule::of(Prequal::new())] {
+            let report = simulate(&fleet, &rule, 1);
+            let quiet: u64 = report.by_server[(servers - silent) as usize..].iter().sum();
+            let calls = report.calls as f64 / f64::from(servers);
+            let share = quiet as f64 / calls / f64::from(silent);
+            assert!((0.6..1.4).contains(&share), "{rule:?} {silent}: {share}");
+            // An overloaded one has some thousand.
+            let mean = report.mean_ms;
+            assert!(mean < 60.0, "{rule:?} {silent}: {mean}");
+        }
+    }
+}
+
 /// Reports from before a burst say that servers are idle; who believes them
 /// rushes there.
 #[test]
@@ -336,7 +363,7 @@ fn what_cannot_be_is_refused_by_name() {
         // What counts is whole, and what is none of it TOML's own reader refuses.
         let counts = ["clients", "servers", "workers"].contains(&name);
         let wrong: &[&str] = if counts {
-            &["0"]
+            &["0", "1000001"]
         } else {
             &["-1", "nan", "inf", "1e7"]
         };
@@ -353,9 +380,11 @@ fn what_cannot_be_is_refused_by_name() {
             refused += 1;
         }
     }
-    assert_eq!(refused, 3 + 4 * 26, "each field but one");
+    assert_eq!(refused, 3 * 2 + 4 * 26, "each field but one");
     for (text, part) in [
         ("seconds = 8", "fleet.warm_up_seconds"),
+        ("clients = 100001", "fleet.clients"),
+        ("service_ms = 0.0001", "a billion calls"),
         ("service = { pareto = { alpha = 1 } }", "fleet.service"),
         ("service = { lognormal = { sigma = -1 } }", "fleet.service"),
         (
@@ -562,6 +591,27 @@ fn slow_start_spares_the_calls_of_who_goes_by_no_queue() {
     };
     let (without, with) = (p99(0.0), p99(4.0));
     assert!(with < without / 2.0, "{with} {without}");
+}
+
+/// Its end is of no interest, and weeks of it would not come to one.
+#[test]
+fn a_slow_start_beyond_the_end_is_not_simulated() {
+    let fleet = Fleet {
+        clients: 2,
+        servers: 5,
+        seconds: 4.0,
+        warm_up_seconds: 1.0,
+        deploy: Some(Deploy {
+            from_seconds: 1.0,
+            every_seconds: 0.1,
+            away_seconds: 0.1,
+            slow_start_seconds: 1e6,
+            ..Deploy::default()
+        }),
+        ..Fleet::default()
+    };
+    let report = simulate(&fleet, &Rule::of(P2c::new()), 1);
+    assert!(report.events < 40_000, "{}", report.events);
 }
 
 #[test]

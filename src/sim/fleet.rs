@@ -44,6 +44,8 @@ pub struct Fleet {
     pub failing_ms: Option<f64>,
     /// Whether servers say, with each answer, how busy they are.
     pub reports: bool,
+    /// The last so many of them say nothing, as before a rollout comes to them.
+    pub silent: u32,
     /// How old what they say may be, in milliseconds: a server looks at itself so often.
     pub report_every_ms: f64,
     /// How many servers each call has asked for the same, at random; beside it, as a call does not
@@ -143,6 +145,12 @@ const fn one() -> f64 {
     1.0
 }
 
+/// Some 800 bytes each.
+const MOST_KNOWN: u64 = 10_000_000;
+
+/// Some 8 bytes, and a microsecond or two each.
+const MOST_CALLS: f64 = 1e9;
+
 impl Default for Fleet {
     /// 100 clients and 100 servers of 4 workers at 70 %, 10 ms a call, .5 ms
     /// there and back, for 40 s of which 8 are not counted.
@@ -164,6 +172,7 @@ impl Default for Fleet {
             deploy: None,
             failing_ms: None,
             reports: true,
+            silent: 0,
             report_every_ms: 0.0,
             probes: 0.0,
             estimate: Estimate::ByLoad,
@@ -255,8 +264,9 @@ impl Fleet {
             ("fleet.workers", self.workers),
         ];
         for (field, value) in counts {
-            if value == 0 {
-                return Err(Error::invalid(field, value, "there must be one at least"));
+            if !(1..=1_000_000).contains(&value) {
+                let reason = "there must be one at least, and at most a million";
+                return Err(Error::invalid(field, value, reason));
             }
         }
         let mut above_zero = vec![
@@ -320,6 +330,7 @@ impl Fleet {
             );
             return Err(Error::invalid(field, self.warm_up_seconds, reason));
         }
+        self.check_size()?;
         match self.service.objection() {
             Some(rule) => Err(Error::invalid(
                 "fleet.service",
@@ -328,5 +339,21 @@ impl Fleet {
             )),
             None => Ok(()),
         }
+    }
+
+    /// What no machine holds, or sees the end of.
+    fn check_size(&self) -> Result<(), Error> {
+        let known = u64::from(self.clients) * u64::from(self.servers);
+        if known > MOST_KNOWN {
+            let reason = "clients times servers, as each knows each, are at most ten million";
+            return Err(Error::invalid("fleet.clients", self.clients, reason));
+        }
+        let workers = f64::from(self.servers) * f64::from(self.workers);
+        let calls = self.load * workers * self.seconds * 1e3 / self.service_ms;
+        if calls > MOST_CALLS {
+            let reason = "there would be more than a billion calls";
+            return Err(Error::invalid("fleet.seconds", self.seconds, reason));
+        }
+        Ok(())
     }
 }

@@ -184,9 +184,10 @@ impl EndpointStats {
     }
 
     fn report(&self, report: &LoadReport, own: u32, now: Timestamp) {
-        let held = report.in_flight().map(|calls| calls.max(0.0) as f32);
+        let said = report.in_flight().map(|calls| calls.max(0.0) as f32);
         let recent = self.recent_reports();
-        let surplus = held.map_or(0.0, |held| recent.level.surplus(held));
+        let (held, surplus) = said.map(|said| recent.level.take(said)).unzip();
+        let surplus = surplus.unwrap_or_default();
         self.0.reported.record(report, held, surplus, own, now);
         recent.add(self.row(), now);
     }

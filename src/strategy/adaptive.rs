@@ -20,7 +20,8 @@ use crate::view::{NodeIndex, View};
 ///   just said that it is idle is preferred to one that said so long ago, and clients with
 ///   different news do not herd. What counts of it is by how many calls the server held more than
 ///   others that reported about then: a server that reported before a burst began is no idle one.
-///   Without reports it is one and our own calls in flight;
+///   A server that does not report beside others that do is taken to hold what they usually hold of
+///   other clients' calls. Without reports it is one and our own calls in flight;
 /// - failures are added to the load as the calls that could be waited for meanwhile, a failed call
 ///   at a second, and at more where the server said when to come back; where all calls fail, so
 ///   often for each that waits there. One failure among successes
@@ -98,11 +99,10 @@ struct Candidates {
     index: [NodeIndex; LOOK],
     /// Nanoseconds; 0 where none is known, and below 0 where but one call tells.
     latency: [f32; LOOK],
-    /// Calls of our own in flight, and how many of them there were when the server told its load.
+    /// Calls of our own in flight.
     own: [f32; LOOK],
-    own_then: [f32; LOOK],
-    /// By how many calls the server held more than others then, and how long ago in nanoseconds;
-    /// below 0 where it never told.
+    /// By how many calls of other clients the server held more than others when it told its load, and
+    /// how long ago that was in nanoseconds; for ever where it never told.
     surplus: [f32; LOOK],
     age: [f32; LOOK],
     trouble: [f32; LOOK],
@@ -113,7 +113,8 @@ struct Candidates {
 #[derive(Default)]
 struct Usual {
     latency: Mean,
-    held: Mean,
+    /// Calls of other clients that a server holds.
+    others: Mean,
     surplus: Mean,
     /// Whether there is any.
     trouble: bool,
@@ -146,9 +147,8 @@ impl Candidates {
             index: [0; LOOK],
             latency: [0.0; LOOK],
             own: [0.0; LOOK],
-            own_then: [0.0; LOOK],
             surplus: [0.0; LOOK],
-            age: [-1.0; LOOK],
+            age: [f32::INFINITY; LOOK],
             trouble: [0.0; LOOK],
             usual: Usual::default(),
         }
@@ -171,10 +171,11 @@ impl Candidates {
         }
         self.usual.first_calls |= latency < 0.0;
         if let Some(held) = stats.held(now) {
-            (self.surplus[at], self.age[at]) = (held.surplus, held.age);
-            self.own_then[at] = held.own as f32;
-            self.usual.held.add(held.calls);
-            self.usual.surplus.add(held.surplus);
+            let own_then = held.own as f32;
+            self.surplus[at] = held.surplus - own_then;
+            self.age[at] = held.age;
+            self.usual.others.add(held.calls - own_then);
+            self.usual.surplus.add(self.surplus[at]);
         }
         let trouble = gauges.trouble(now);
         if trouble > 0.0 {
@@ -183,22 +184,19 @@ impl Candidates {
         }
     }
 
-    /// The calls that each holds, as far as is known.
+    /// The calls that each holds, as far as is known: its own, and those that other clients are
+    /// taken to have there. Of a server that never told, that is what is usual at those that did:
+    /// taken for idle, it would get the calls of all of them.
     fn calls(&self) -> [f32; LOOK] {
-        if self.usual.held.count == 0.0 {
+        if self.usual.others.count == 0.0 {
             return self.own;
         }
         let patience = self.usual_latency() * PATIENCE;
-        let (held, surplus) = (self.usual.held.get(), self.usual.surplus.get());
+        let (others, surplus) = (self.usual.others.get(), self.usual.surplus.get());
         std::array::from_fn(|at| {
             let fresh = patience / (patience + self.age[at]);
-            let told = held + (self.surplus[at] - surplus) * fresh;
-            let told = (told + self.own[at] - self.own_then[at]).max(self.own[at]);
-            if self.age[at] < 0.0 {
-                self.own[at]
-            } else {
-                told
-            }
+            let more = (self.surplus[at] - surplus) * fresh;
+            self.own[at] + (others + more).max(0.0)
         })
     }
 

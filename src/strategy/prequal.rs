@@ -29,7 +29,10 @@ use crate::view::{NodeIndex, View};
 /// - Calls of our own that began and ended since are added to what a report said. So are failures,
 ///   each as what could be waited for in a second, so that one that fails fast is not quick.
 /// - Of sixteen endpoints or fewer, each keeps its last report, and none is taken away.
-/// - With fewer than two reports, an endpoint is drawn at random, by weight.
+/// - With fewer than two reports, an endpoint is drawn at random, by weight. So is one that answers
+///   and never reports, as before a rollout comes to it: it gets its share, and not what those that
+///   report leave. One of which nothing is known gets a call that finds out: of sixteen or fewer when
+///   it is drawn first, else at every second time, since probes may tell of it before.
 ///
 /// Weights divide the calls that are held. A server that tells its calls and not its latency has
 /// the latency that is measured here.
@@ -124,6 +127,9 @@ const DELTA: f32 = 1.0;
 /// with as many workers is no longer what it was.
 const MOST_USES: f32 = 8.0;
 
+/// Of so many draws of endpoints of which nothing is known, one is called.
+const EXPLORED: u32 = 2;
+
 /// A failed call costs its caller at least a retry: Finagle's second, in nanoseconds.
 const FAILURE: f32 = 1e9;
 
@@ -216,6 +222,21 @@ impl Probed {
         })
     }
 
+    /// Whether an endpoint that the call may go to never said anything, and that is no reason to keep
+    /// away: it answers well, or was not called yet.
+    fn is_silent(&self, index: NodeIndex, context: &mut PickContext<'_>) -> bool {
+        let (stats, now) = (self.view.node(index).stats(), context.now());
+        if stats.held(now).is_some()
+            || stats.gauges().trouble(now) > 0.0
+            || !context.may_pick(&self.view, index)
+        {
+            return false;
+        }
+        let answers = stats.gauges().falling_latency(now) != 0.0;
+        let is_few = self.view.len() as usize <= Recent::SLOTS;
+        answers || self.view.in_flight(index) == 0 && (is_few || context.rng().below(EXPLORED) == 0)
+    }
+
     fn pool(&self, recent: &Recent, now: Timestamp) -> Pool {
         let mut all = [None; Recent::SLOTS];
         let mut held = [f32::INFINITY; Recent::SLOTS];
@@ -292,6 +313,10 @@ impl Pool {
 impl Picker for Probed {
     fn pick(&self, context: &mut PickContext<'_>) -> Option<NodeIndex> {
         let recent = self.recent.as_ref()?;
+        let drawn = self.draw.draw(context.rng());
+        if self.is_silent(drawn, context) {
+            return Some(drawn);
+        }
         let pool = self.pool(recent, context.now());
         let open = pool
             .iter()
@@ -305,10 +330,7 @@ impl Picker for Probed {
                 self.remove_one(recent, &pool, &chosen, context);
                 Some(chosen.index)
             }
-            _ => {
-                let drawn = self.draw.draw(context.rng());
-                context.first_untried(&self.view, drawn)
-            }
+            _ => context.first_untried(&self.view, drawn),
         }
     }
 }
@@ -433,7 +455,8 @@ mod tests {
                 ![3, 5].contains(&fleet.pick())
             });
             let others = others.count();
-            assert_eq!(others == 0, is_used, "{others}");
+            // One of two draws finds out about those of which nothing is known.
+            assert_eq!(others < 150, is_used, "{others}");
         }
     }
 
@@ -452,6 +475,43 @@ mod tests {
             .gauges()
             .ended(1_000_000, Outcome::ServerError, true, at(951));
         assert_eq!(fleet.pick(), 1, "the first fails");
+    }
+
+    #[test]
+    fn one_that_answers_and_does_not_report_gets_its_share_until_it_fails() {
+        let rules = Prequal::new().max_age(Duration::from_hours(1));
+        let mut fleet = Fleet::new(20, rules.reports_per_call(100.0).unwrap());
+        let silent = fleet.view.node(7).stats().clone();
+        let share = |fleet: &mut Fleet| {
+            let picked = (0..1_000).filter(|_| {
+                fleet.report(3, 1.0, 1.0, 900);
+                fleet.report(5, 1.0, 1.0, 900);
+                fleet.pick() == 7
+            });
+            picked.count()
+        };
+        assert!(share(&mut fleet) < 40, "nothing is known of it");
+        silent
+            .gauges()
+            .ended(1_000_000, Outcome::Success, true, at(950));
+        assert!((30..75).contains(&share(&mut fleet)), "a twentieth");
+        for millis in [960, 970] {
+            silent
+                .gauges()
+                .ended(1_000_000, Outcome::ServerError, true, at(millis));
+        }
+        assert_eq!(share(&mut fleet), 0, "it fails");
+    }
+
+    #[test]
+    fn of_few_one_of_which_nothing_is_known_gets_a_call() {
+        let mut fleet = Fleet::new(3, Prequal::new());
+        let found = (0..100).find(|_| {
+            fleet.report(0, 1.0, 1.0, 900);
+            fleet.report(1, 1.0, 1.0, 900);
+            fleet.pick() == 2
+        });
+        assert!(found.is_some());
     }
 
     #[test]

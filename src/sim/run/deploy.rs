@@ -38,6 +38,9 @@ impl Simulation<'_> {
         self.tell_clients();
         for second in 1..=deploy.slow_start_seconds.ceil() as u32 {
             let at = self.after(f64::from(second) * SECOND);
+            if at >= self.end() {
+                break;
+            }
             self.events.push(at, Event::Ramp);
         }
     }

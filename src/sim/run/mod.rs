@@ -295,8 +295,13 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// Whether a server says how busy it is.
+    fn tells(&self, server: u32) -> bool {
+        self.reports && server < self.fleet.servers.saturating_sub(self.fleet.silent)
+    }
+
     fn asked(&mut self, client: u32, server: u32) {
-        if self.refuses(server, self.now) {
+        if self.refuses(server, self.now) || !self.tells(server) {
             return;
         }
         let said = self.look(server);
@@ -443,13 +448,14 @@ impl<'a> Simulation<'a> {
         }
         let took = self.now - call.sent;
         let (client, server, sent, said) = (call.client, call.server, call.sent, call.said);
-        if self.reports {
+        let tells = self.tells(server) && outcome.is_answer();
+        if tells {
             said.write(&mut self.report_read);
         }
         if let Some(client) = self.clients.get(client as usize) {
             let stats = client.stats(server);
             let now = Timestamp::from_nanos(self.now);
-            if self.reports && outcome.is_answer() {
+            if tells {
                 stats.reported(&self.report_read, now);
             }
             stats.end(self.lease.slot(), outcome);
