@@ -399,6 +399,10 @@ async fn certificates_are_checked_on_both_sides() {
     let folder = pki.path().display().to_string();
     let mut server = launch.var("TLS_DIR", folder).start().await;
     let address = format!("127.0.0.1:{}", server.var_port("TLS_PORT"));
+    until("it listens for TLS, too", PATIENCE, async || {
+        tokio::net::TcpStream::connect(&*address).await.is_ok()
+    })
+    .await;
     let read = |pki: &TempDir, file: &str| fs::read(pki.path().join(file)).unwrap();
     let with = |authority: &TempDir, client: &TempDir| {
         at(&*address)
