@@ -829,6 +829,16 @@ fn the_reference_is_a_configuration_of_nothing_but_defaults() {
 }
 
 #[test]
+fn the_guides_configuration_is_one() {
+    let guide = include_str!("../docs/guide.md");
+    let (_, rest) = guide.split_once("```toml\n").expect("it has one");
+    let (block, _) = rest.split_once("```").expect("it ends");
+    let config = toml(block).expect("its keys are right");
+    drop(config.builder().expect("its balancer is valid"));
+    drop(config.settings().expect("its calls are"));
+}
+
+#[test]
 fn the_reference_has_every_key() {
     let (everything, schema) = (everything(), schema());
     assert!(schema.len() > 150, "the schema was found: {}", schema.len());
