@@ -3,13 +3,20 @@
 
 mod client_common;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use client_common::{dead, endpoint, eventually, in_flight, totals, totals_of, users};
 use futures::StreamExt as _;
+use http::header::{ACCEPT, HeaderMap, HeaderValue};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
@@ -233,6 +240,42 @@ async fn the_status_counts_in_the_head_and_in_the_trailers() {
         assert_eq!(error.code(), code);
         let twice = (2 - 2 * faults, 2 * faults, 0);
         eventually("the trailers are counted", || totals(&balancer) == twice).await;
+    }
+}
+
+/// Says that a check is well, and ends without a word on the call's status, in its trailers or at all.
+async fn without_status(has_trailers: bool) -> Endpoint {
+    let listener = TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let answer = service_fn(move |_| {
+        // Not compressed, two bytes: field 1 is 1, serving.
+        let well = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
+        let trailers = Frame::trailers(HeaderMap::from_iter([(ACCEPT, HeaderValue::from(1))]));
+        let frames = [well, trailers]
+            .into_iter()
+            .take(1 + usize::from(has_trailers));
+        let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, Infallible>)));
+        let response = http::Response::builder().header("content-type", "application/grpc");
+        std::future::ready(response.body(body))
+    });
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(serving.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    endpoint("a", address)
+}
+
+#[tokio::test]
+async fn an_answer_that_never_told_its_status_broke_off() {
+    for has_trailers in [false, true] {
+        let balancer = users([without_status(has_trailers).await]).await;
+        // What its caller makes of it is tonic's to say.
+        drop(client(balancer.grpc()).check(ask()).await);
+        eventually("it is counted", || totals(&balancer) == (0, 1, 0)).await;
+        assert_eq!(in_flight(&balancer), 0);
     }
 }
 

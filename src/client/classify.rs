@@ -49,6 +49,13 @@ pub trait Classify: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Of a body that came to its end without trailers, by the head before it;
+    /// none when such an answer is whole.
+    fn without_trailers(&self, headers: &HeaderMap) -> Option<Outcome> {
+        let _ = headers;
+        None
+    }
+
     /// Of an error instead of an answer. [`outcome_of_error`] knows the
     /// transports.
     fn error(&self, error: &(dyn StdError + 'static)) -> Outcome {
@@ -141,9 +148,12 @@ impl Classify for GrpcStatus {
         let grpc = Self::code(headers);
         let outcome = match grpc {
             Some(code) => Self::outcome(code),
+            None if status == StatusCode::OK => Outcome::Success,
             // Something on the way that does not speak gRPC.
-            None if status != StatusCode::OK => Outcome::ServerError,
-            None => Outcome::Success,
+            None => match HttpStatus.answer(status, headers).outcome {
+                Outcome::Success => Outcome::ServerError,
+                failure => failure,
+            },
         };
         let told = headers.get(Pushback::GRPC_HEADER).map(HeaderValue::to_str);
         Answered {
@@ -157,6 +167,13 @@ impl Classify for GrpcStatus {
 
     fn trailers(&self, trailers: &HeaderMap) -> Option<Outcome> {
         Self::code(trailers).map(Self::outcome)
+    }
+
+    /// An answer that never told its status broke off.
+    fn without_trailers(&self, headers: &HeaderMap) -> Option<Outcome> {
+        Self::code(headers)
+            .is_none()
+            .then_some(Outcome::Interrupted)
     }
 }
 

@@ -143,7 +143,7 @@ pub(super) enum SendError<E> {
 pub(super) struct Held {
     /// None when it ended before, for a retry that came to nothing.
     pub(super) pick: Option<DetachedPick>,
-    /// If the body ends as it should.
+    /// If the body ends, and no trailers tell another.
     pub(super) outcome: Outcome,
     /// None for HTTP's, which reads no trailers.
     pub(super) classify: Option<Arc<dyn Classify>>,

@@ -185,7 +185,8 @@ where
                 let Some(again) = self.prepare_again(&ended, &tried) else {
                     self.tell_done(pick.endpoint(), &ended);
                     if result.is_ok() {
-                        exchange.hold(self.hold(Some(pick), ended.outcome, permit));
+                        let held = self.hold(exchange, Some(pick), ended.outcome, permit);
+                        exchange.hold(held);
                     } else {
                         pick.finish(ended.outcome);
                     }
@@ -202,7 +203,8 @@ where
                     Err(_) => {
                         self.tell_done(&endpoint, &ended);
                         if result.is_ok() {
-                            exchange.hold(self.hold(None, ended.outcome, permit));
+                            let held = self.hold(exchange, None, ended.outcome, permit);
+                            exchange.hold(held);
                         }
                         return result;
                     }
@@ -228,11 +230,25 @@ where
         }
     }
 
-    fn hold(&self, pick: Option<DetachedPick>, outcome: Outcome, permit: Permit) -> Held {
+    fn hold(
+        &self,
+        exchange: &mut Exchange<T::Request, T::Answer>,
+        pick: Option<DetachedPick>,
+        outcome: Outcome,
+        permit: Permit,
+    ) -> Held {
+        let classify = self.services.settings.classify.clone();
+        let outcome = match &classify {
+            Some(classify) if !outcome.is_failure() => {
+                let (_, headers) = T::head(exchange.answered().0);
+                classify.without_trailers(headers).unwrap_or(outcome)
+            }
+            _ => outcome,
+        };
         Held {
             pick,
             outcome,
-            classify: self.services.settings.classify.clone(),
+            classify,
             overdue: self.left().map(|left| {
                 Box::pin(Overdue {
                     sleep: tokio::time::sleep(left),
