@@ -18,6 +18,10 @@ async fn main() -> ExitCode {
         print!("{REFERENCE}");
         return ExitCode::SUCCESS;
     };
+    if path == "--help" || path == "-h" {
+        println!("usage: config [FILE]\n\nPrints every key with its default, or checks a file.");
+        return ExitCode::SUCCESS;
+    }
     match check(&path).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

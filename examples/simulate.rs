@@ -44,6 +44,15 @@ const STRATEGIES: [&str; 11] = [
     "oracle-jsq",
 ];
 
+const USAGE: &str = "\
+usage: simulate [--scenario S1 … S8] [--fleet FILE] [--strategy NAME] [--seeds N]
+                [--csv FILE] [--pictures FOLDER] [--table FILE]
+       simulate --replay FILE [--strategy NAME] [--seeds N]
+
+Without --scenario and --fleet, all scenarios; without --strategy, all strategies. These three may be
+repeated. A fleet is a TOML file with the fields of `sim::Fleet`; what is replayed is what a `sim::Recorder`
+wrote. Strategies are";
+
 const BEGIN: &str = "<!-- table -->\n";
 const END: &str = "<!-- end of table -->";
 
@@ -94,6 +103,10 @@ fn asked() -> Result<Asked, Box<dyn Error>> {
     let mut asked = Asked::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
+        if flag == "--help" || flag == "-h" {
+            println!("{USAGE} {}.", STRATEGIES.join(", "));
+            std::process::exit(0);
+        }
         let value = arguments
             .next()
             .ok_or_else(|| format!("`{flag}` needs a value"))?;
