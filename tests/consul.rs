@@ -286,6 +286,8 @@ async fn an_agent_that_forgot_everything_is_told_again() {
     set_where(&mut sets, "it shows", |set| set.len() == 1).await;
     // `-dev` keeps all in memory: it comes back with indices that begin anew.
     server.kill();
+    // Who asks all the time sees that; an index of before would wait at the new one.
+    error_saying(&mut sets, "the watch of before", "").await;
     until("the registration says so", PATIENCE, async || {
         !registration.state().is_registered()
     })
