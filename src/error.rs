@@ -165,13 +165,15 @@ impl Error {
     }
 
     /// The field that a builder refused.
-    #[cfg(any(
-        feature = "consul",
-        feature = "etcd",
-        feature = "eureka",
-        feature = "zookeeper"
+    #[cfg(all(
+        feature = "config",
+        any(
+            feature = "consul",
+            feature = "etcd",
+            feature = "eureka",
+            feature = "zookeeper"
+        )
     ))]
-    #[cfg(feature = "config")]
     pub(crate) fn field(&self) -> Option<&'static str> {
         match &*self.inner {
             Inner::Invalid { field, .. } => Some(field),

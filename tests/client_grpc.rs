@@ -22,9 +22,9 @@ use tokio::runtime::Runtime;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Status};
 use tonic_health::ServingStatus;
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use waypost::client::tonic::{GrpcBuilder, GrpcChannel};
 use waypost::endpoint::ServiceName;
 use waypost::event::{CallEvent, Observer};
@@ -117,18 +117,17 @@ impl Health for Failing {
     async fn check(
         &self,
         _: Request<HealthCheckRequest>,
-    ) -> Result<tonic::Response<tonic_health::pb::HealthCheckResponse>, Status> {
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
         Err(Status::new(self.code, "told by the test"))
     }
 
-    type WatchStream =
-        futures::stream::BoxStream<'static, Result<tonic_health::pb::HealthCheckResponse, Status>>;
+    type WatchStream = futures::stream::BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn watch(
         &self,
         _: Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
-        let first = Ok(tonic_health::pb::HealthCheckResponse { status: 1 });
+        let first = Ok(HealthCheckResponse { status: 1 });
         let last = Err(Status::new(self.code, "told behind the first message"));
         let stream = futures::stream::iter([first, last]);
         Ok(tonic::Response::new(Box::pin(stream)))
@@ -354,20 +353,23 @@ async fn what_was_not_sent_goes_elsewhere_by_itself() {
     assert!(totals_of(&balancer, "dead").1 > 0);
 }
 
-/// A server that never answers a check.
-struct Mute;
+/// Answers checks so, or never.
+struct Checking<F>(F);
 
 #[tonic::async_trait]
-impl Health for Mute {
+impl<F, R> Health for Checking<F>
+where
+    F: Fn(Request<HealthCheckRequest>) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<tonic::Response<HealthCheckResponse>, Status>> + Send + 'static,
+{
     async fn check(
         &self,
-        _: Request<HealthCheckRequest>,
-    ) -> Result<tonic::Response<tonic_health::pb::HealthCheckResponse>, Status> {
-        std::future::pending().await
+        request: Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+        (self.0)(request).await
     }
 
-    type WatchStream =
-        futures::stream::Pending<Result<tonic_health::pb::HealthCheckResponse, Status>>;
+    type WatchStream = futures::stream::Pending<Result<HealthCheckResponse, Status>>;
 
     async fn watch(
         &self,
@@ -375,6 +377,11 @@ impl Health for Mute {
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         Ok(tonic::Response::new(futures::stream::pending()))
     }
+}
+
+/// Never answers a check.
+async fn mute(id: &'static str) -> Server {
+    Server::start(id, Checking(|_| std::future::pending())).await
 }
 
 #[tokio::test]
@@ -392,8 +399,8 @@ async fn what_is_not_sent_at_all_has_a_status_and_says_why() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(why(&status).is_empty(), "{status}");
 
-    let mute = Server::start("mute", Mute).await;
-    let balancer = users([mute.endpoint()]).await;
+    let silent = mute("mute").await;
+    let balancer = users([silent.endpoint()]).await;
     let late = balancer.grpc().timeout(Duration::from_millis(50));
     let status = client(late).check(ask()).await.expect_err("it is mute");
     assert_eq!(status.code(), Code::DeadlineExceeded);
@@ -403,11 +410,8 @@ async fn what_is_not_sent_at_all_has_a_status_and_says_why() {
 
 #[tokio::test]
 async fn a_call_whose_own_time_is_over_has_timed_out() {
-    let (mute, other) = (
-        Server::start("mute", Mute).await,
-        Server::start("other", Mute).await,
-    );
-    let balancer = users([mute.endpoint(), other.endpoint()]).await;
+    let (one, other) = (mute("mute").await, mute("other").await);
+    let balancer = users([one.endpoint(), other.endpoint()]).await;
     let notes = Outcomes::default();
     let bold = balancer.grpc().retry(Retry::default().any_method());
     let mut asking = client(bold.observe(notes.clone()));
@@ -418,39 +422,20 @@ async fn a_call_whose_own_time_is_over_has_timed_out() {
     assert_eq!(told, [Outcome::TimedOut], "nothing was left for another");
 }
 
-/// Is never available, and notes how long it may take.
-#[derive(Clone, Default)]
-struct Asked(Arc<Mutex<Vec<String>>>);
-
-#[tonic::async_trait]
-impl Health for Asked {
-    async fn check(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<tonic::Response<tonic_health::pb::HealthCheckResponse>, Status> {
-        let timeout = request.metadata().get("grpc-timeout").expect("it says so");
-        let timeout = timeout.to_str().expect("it is text").to_owned();
-        self.0.lock().expect("no test panics here").push(timeout);
-        Err(Status::unavailable("try the other one"))
-    }
-
-    type WatchStream =
-        futures::stream::Pending<Result<tonic_health::pb::HealthCheckResponse, Status>>;
-
-    async fn watch(
-        &self,
-        _: Request<HealthCheckRequest>,
-    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
-        Ok(tonic::Response::new(futures::stream::pending()))
-    }
-}
-
 #[tokio::test]
 async fn an_attempt_is_told_what_is_left_of_the_call() {
-    let asked = Asked::default();
+    // Is never available, and notes how long it may take.
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let notes = Arc::clone(&told);
+    let busy = move |request: Request<HealthCheckRequest>| {
+        let timeout = request.metadata().get("grpc-timeout").expect("it says so");
+        let timeout = timeout.to_str().expect("it is text").to_owned();
+        notes.lock().expect("no test panics here").push(timeout);
+        std::future::ready(Err(Status::unavailable("try the other one")))
+    };
     let (one, two) = (
-        Server::start("one", asked.clone()).await,
-        Server::start("two", asked.clone()).await,
+        Server::start("one", Checking(busy.clone())).await,
+        Server::start("two", Checking(busy)).await,
     );
     let balancer = users([one.endpoint(), two.endpoint()]).await;
     let mut bold = client(balancer.grpc().retry(Retry::default().any_method()));
@@ -458,7 +443,7 @@ async fn an_attempt_is_told_what_is_left_of_the_call() {
     // As exact as eight digits of microseconds are.
     request.set_timeout(Duration::from_secs(90));
     bold.check(request).await.expect_err("neither is available");
-    let told = asked.0.lock().expect("no test panics here").clone();
+    let told = told.lock().expect("no test panics here").clone();
     let micros: Vec<u64> = told
         .iter()
         .map(|timeout| timeout.strip_suffix('u').expect("microseconds"))

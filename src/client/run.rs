@@ -185,8 +185,7 @@ where
                 let Some(again) = self.prepare_again(&ended, &tried) else {
                     self.tell_done(pick.endpoint(), &ended);
                     if result.is_ok() {
-                        let held = self.hold(exchange, Some(pick), ended.outcome, permit);
-                        exchange.hold(held);
+                        self.hold(exchange, Some(pick), ended.outcome, permit);
                     } else {
                         pick.finish(ended.outcome);
                     }
@@ -203,8 +202,7 @@ where
                     Err(_) => {
                         self.tell_done(&endpoint, &ended);
                         if result.is_ok() {
-                            let held = self.hold(exchange, None, ended.outcome, permit);
-                            exchange.hold(held);
+                            self.hold(exchange, None, ended.outcome, permit);
                         }
                         return result;
                     }
@@ -230,13 +228,14 @@ where
         }
     }
 
+    /// Leaves along with an answer what its body shall hold.
     fn hold(
         &self,
         exchange: &mut Exchange<T::Request, T::Answer>,
         pick: Option<DetachedPick>,
         outcome: Outcome,
         permit: Permit,
-    ) -> Held {
+    ) {
         let classify = self.services.settings.classify.clone();
         let outcome = match &classify {
             Some(classify) if !outcome.is_failure() => {
@@ -245,7 +244,7 @@ where
             }
             _ => outcome,
         };
-        Held {
+        exchange.hold(Held {
             pick,
             outcome,
             classify,
@@ -256,7 +255,7 @@ where
                 })
             }),
             permit,
-        }
+        });
     }
 
     /// What another attempt needs; none when there shall be none.

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{Discover, Keeper, Registration, RegistrationState, Registry};
+use super::{Discover, FOR_EVER, Keeper, Registration, RegistrationState, Registry};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSet, ServiceName};
 use crate::error::Error;
 
@@ -74,10 +74,6 @@ struct Tenant {
     lease: Arc<Fate>,
     lapses: Option<Instant>,
 }
-
-/// What `Duration::MAX` means: longer than any process lives, and no sum of it
-/// and a moment overflows.
-const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 100);
 
 /// Whether a lease may still write its entry. Changed under the table's lock,
 /// and never back.

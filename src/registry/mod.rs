@@ -78,6 +78,7 @@ mod transport;
 pub mod zookeeper;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -109,6 +110,10 @@ pub use zookeeper::ZooKeeper;
 
 use crate::endpoint::{Endpoint, EndpointSet, ServiceName};
 use crate::error::Error;
+
+/// What `Duration::MAX` means: longer than any process lives, and no sum of it
+/// and a moment overflows.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 100);
 
 /// A source of endpoint sets.
 pub trait Discover: Send + Sync + 'static {

@@ -101,19 +101,20 @@ impl Channels {
             let tls = tls.clone().domain_name(name);
             base = base.tls_config(tls).map_err(refused)?;
         }
-        #[cfg(feature = "tls")]
-        let security = match &self.security {
-            Security::Endpoint(tls) => Some(Secured::new(tls, endpoint, name)?),
-            _ => None,
+        let base = base.origin(origin.clone());
+        let base = match &self.configure {
+            Some(configure) => configure(base),
+            None => base,
         };
-        let base = base.origin(origin);
         Ok(Target {
-            endpoint: match &self.configure {
-                Some(configure) => configure(base),
-                None => base,
-            },
             #[cfg(feature = "tls")]
-            security,
+            secured: match &self.security {
+                Security::Endpoint(tls) => {
+                    Some(Secured::new(tls, endpoint, name)?.set_up_as(&base))
+                }
+                _ => None,
+            },
+            endpoint: base,
         })
     }
 }
@@ -123,16 +124,15 @@ struct Target {
     endpoint: TonicEndpoint,
     /// None where the channel itself knows.
     #[cfg(feature = "tls")]
-    security: Option<Secured>,
+    secured: Option<Secured>,
 }
 
 impl Target {
     /// One that connects when it is needed.
     fn channel(&self) -> Channel {
         #[cfg(feature = "tls")]
-        if let Some(security) = &self.security {
-            let connector = security.clone().set_up_as(&self.endpoint);
-            return self.endpoint.connect_with_connector_lazy(connector);
+        if let Some(secured) = &self.secured {
+            return self.endpoint.connect_with_connector_lazy(secured.clone());
         }
         self.endpoint.connect_lazy()
     }

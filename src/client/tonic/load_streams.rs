@@ -195,15 +195,19 @@ impl Opener {
         }
     }
 
+    fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
+        match self.addresses.and_then(|policy| policy.refusal(endpoint)) {
+            Some(refusal) => Err(refusal),
+            None => self.channels.connect_once(endpoint),
+        }
+    }
+
     async fn keep_open(self, node: Node) {
-        let allows = |policy: AddressPolicy| policy.allows(node.endpoint().address());
-        let allowed = self.addresses.is_none_or(allows);
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, Rng::from_entropy());
         loop {
             // Each time another: a connection that is dead without a word stays open for a
             // quarter of an hour, and takes one stream after the other.
-            let channel = allowed.then(|| self.channels.connect_once(node.endpoint()));
-            let Some(Ok(channel)) = channel else {
+            let Ok(channel) = self.connect(node.endpoint()) else {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
                 return;
             };

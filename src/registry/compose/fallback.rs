@@ -10,7 +10,7 @@ use futures::future::Either;
 use futures::stream::{self, BoxStream};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::Discover;
+use super::super::{Discover, FOR_EVER};
 use crate::endpoint::{EndpointSet, ServiceName};
 use crate::error::Error;
 
@@ -26,9 +26,6 @@ pub struct Fallback {
     second: Arc<dyn Discover>,
     after: Duration,
 }
-
-/// What `Duration::MAX` means: longer than any process lives.
-const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 100);
 
 impl Fallback {
     /// Uses `second` when `first` has been silent or failing for `after`.
