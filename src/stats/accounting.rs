@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{EndpointStats, Outcome, Recent};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 /// What the stats of all endpoints of a balancer share, so that a call which holds
 /// on to an endpoint's stats has all that its end needs.
@@ -19,6 +19,15 @@ pub(crate) struct Accounting {
     /// Told of each call that ended.
     pub(crate) bell: Option<Arc<dyn Bell>>,
     pub(crate) recent: Arc<Recent>,
+}
+
+impl Accounting {
+    /// The time of something that the strategy has `asked` for; none where it has not, or
+    /// nothing is timed.
+    pub(crate) fn now_if(&self, asked: bool) -> Option<Timestamp> {
+        let clock = self.stopwatch.as_ref().filter(|_| asked)?;
+        Some(clock.now())
+    }
 }
 
 /// Who is told of calls that ended.

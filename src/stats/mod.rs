@@ -150,16 +150,16 @@ impl EndpointStats {
     /// [`reported`](Self::reported), if the strategy asks.
     pub(crate) fn hear(&self, report: &LoadReport) {
         let accounting = self.accounting();
-        if let (true, Some(clock)) = (accounting.by_reports, &accounting.stopwatch) {
-            self.reported(report, clock.now());
+        if let Some(now) = accounting.now_if(accounting.by_reports) {
+            self.reported(report, now);
         }
     }
 
     /// Takes in what the server said of its load apart from any call, if the strategy asks.
     pub(crate) fn hear_apart(&self, report: &LoadReport) {
         let accounting = self.accounting();
-        if let (true, Some(clock)) = (accounting.by_reports, &accounting.stopwatch) {
-            self.told(report, clock.now());
+        if let Some(now) = accounting.now_if(accounting.by_reports) {
+            self.told(report, now);
         }
     }
 
@@ -167,8 +167,8 @@ impl EndpointStats {
     /// calls cost.
     pub(crate) fn push_back(&self, wait: Duration) {
         let accounting = self.accounting();
-        if let (true, Some(clock)) = (accounting.by_latency, &accounting.stopwatch) {
-            self.gauges().pushed_back(wait, clock.now());
+        if let Some(now) = accounting.now_if(accounting.by_latency) {
+            self.gauges().pushed_back(wait, now);
         }
     }
 
